@@ -1,4 +1,4 @@
-"""Converts errors that occur while an export writes to its file."""
+"""Converts errors that occur while the database file is written."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +28,26 @@ class WriteTexts:
     """What to do if the file was moved, removed or replaced."""
 
 
+@contextmanager
+def converting_errors(path: Path, message: str, retry: str, days: Days = None) -> Iterator[None]:
+    """Convert DuckDB errors to `DatabaseError`, or to `InterruptedCall` after an interrupt.
+
+    The reason replaces `{reason}` in *message*. *retry* is the end of the advice, such as `publish again`.
+    """
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise InterruptedCall from error
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise DatabaseError(
+            message.replace("{reason}", reason),
+            db_path=str(path),
+            days=days() if callable(days) else days,
+            advice=f"{advice_on(reason)}, then {retry}",
+        ) from error
+
+
 class WrittenFile:
     """The database file of an export, identified by its inode."""
 
@@ -37,20 +57,11 @@ class WrittenFile:
         self._file = identity(path)
 
     @contextmanager
-    def converted_errors(self, days: Days = None) -> Iterator[None]:
-        """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
-        try:
+    def converting_errors(self, days: Days = None) -> Iterator[None]:
+        """Convert DuckDB errors, and raise an error if the file was moved or replaced. The errors contain *days*."""
+        message = f"cannot write to the table ({{reason}}); {self._texts.state}"
+        with converting_errors(self._path, message, self._texts.retry, days):
             yield
-        except duckdb.InterruptException as error:
-            raise InterruptedCall from error
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise DatabaseError(
-                f"cannot write to the table ({reason}); {self._texts.state}",
-                db_path=str(self._path),
-                days=days() if callable(days) else days,
-                advice=f"{advice_on(reason)}, then {self._texts.retry}",
-            ) from error
         if identity(self._path) != self._file:
             raise DatabaseError(
                 f"{self._path} was moved, removed or replaced during the export, so {self._texts.lost} to the file now at "

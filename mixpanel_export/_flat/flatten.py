@@ -1,18 +1,17 @@
 """The functions for other folders. They create flat tables, and update them after exports and deletions."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread
+from mixpanel_export._concurrency import entered_in_thread, in_thread
 from mixpanel_export._database.connection import (
     Connection,
-    advice_on,
     connected_for_export,
     quoted,
     transaction,
@@ -28,6 +27,7 @@ from mixpanel_export._database.schema import (
     table_names,
 )
 from mixpanel_export._database.settings import with_enough_memory
+from mixpanel_export._database.write_errors import converting_errors
 from mixpanel_export._flat.columns import MAX_COLUMNS, OTHER
 from mixpanel_export._flat.layout import Layout, layout_of
 from mixpanel_export._flat.state import (
@@ -45,7 +45,6 @@ from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export.errors import (
     ArgumentError,
-    DatabaseError,
     TableExistsError,
     TableFormatError,
     TableNotFoundError,
@@ -121,7 +120,7 @@ async def flatten_events(
 
 def flatten(connection: Connection, path: Path, request: Request) -> FlattenResult:
     """Make or update the flat table of a request, in a separate transaction. Raises the same errors as `flatten_events`."""
-    with _errors(path):
+    with _converting_errors(path):
         check_ledger(connection)
         source = _source(connection, request.source)
         return with_enough_memory(connection, partial(_flatten_in_transaction, connection, source, request))
@@ -133,7 +132,7 @@ def check_flat_name(connection: Connection, path: Path, table: str) -> None:
     Raises:
         TableExistsError, TableFormatError: The user has a table or view with the flat table's name.
     """
-    with _errors(path):
+    with _converting_errors(path):
         if not flat_tables(connection, table):
             _check_name(connection, f"{table}_flat")
 
@@ -146,7 +145,7 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
     Raises:
         MixpanelDataError: See `flatten_events`. The export itself is complete.
     """
-    with _errors(path):
+    with _converting_errors(path):
         flats = flat_tables(connection, table)
         exists = table_exists(connection, table)
     if not exists:
@@ -322,17 +321,6 @@ def _names(argument: str, names: Iterable[str] | None) -> tuple[str, ...] | None
     return unique
 
 
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Convert DuckDB errors to `DatabaseError`."""
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        raise InterruptedCall from error
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise DatabaseError(
-            f"cannot write the flat table ({reason}), so it was not changed",
-            advice=f"{advice_on(reason)}, then flatten again",
-            db_path=str(path),
-        ) from error
+def _converting_errors(path: Path) -> AbstractContextManager[None]:
+    message = "cannot write the flat table ({reason}), so it was not changed"
+    return converting_errors(path, message, "flatten again")

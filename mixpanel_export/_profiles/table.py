@@ -95,7 +95,7 @@ class ProfilesTable:
         self._file = WrittenFile(path, _TEXTS)
         self.number = 0
         """The `export_batch` of the snapshot's rows."""
-        with self._converted_errors():
+        with self._converting_errors():
             self.name = check_before_snapshot(connection, name, mode, project)
             with transaction(connection):
                 create_ledger(connection)
@@ -104,14 +104,14 @@ class ProfilesTable:
     def begin(self) -> None:
         """Start a snapshot. Discard the pages of an earlier attempt."""
         self.roll_back()
-        with self._converted_errors():
+        with self._converting_errors():
             begin(self._connection)
             self._connection.execute(f"DROP TABLE IF EXISTS {_STAGING}")
             create_table(self._connection, _STAGING, PROFILE_COLUMNS | {"position": "BIGINT"})
 
     def add(self, number: int, page: ProfilePage) -> None:
         """Stage a page."""
-        with self._converted_errors():
+        with self._converting_errors():
             self._connection.execute(
                 _INSERT,
                 {
@@ -137,7 +137,7 @@ class ProfilesTable:
             MismatchError: The number of profiles differs from `snapshot.total`.
             TableError: The snapshot is empty, the table to be replaced has rows, and that is not allowed.
         """
-        with self._converted_errors():
+        with self._converting_errors():
             ((entries, distinct),) = self._connection.execute(
                 f"SELECT count(*), count(DISTINCT distinct_id) FROM {_STAGING}"
             ).fetchall()
@@ -161,7 +161,7 @@ class ProfilesTable:
     def record_failure(self, snapshot: Snapshot) -> None:
         """Discard the snapshot, and record that it failed."""
         self.roll_back()
-        with self._converted_errors(), transaction(self._connection):
+        with self._converting_errors(), transaction(self._connection):
             write_snapshot(self._connection, replace(snapshot, table=self.name))
 
     def roll_back(self) -> None:
@@ -172,8 +172,8 @@ class ProfilesTable:
         """Stop the statement that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def _converted_errors(self) -> AbstractContextManager[None]:
-        return self._file.converted_errors()
+    def _converting_errors(self) -> AbstractContextManager[None]:
+        return self._file.converting_errors()
 
     def _replace(self, before: int, distinct: int, entries: int) -> int:
         """Put the staged profiles in place of the table, and return the number of updated rows: 0."""

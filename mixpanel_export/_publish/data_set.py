@@ -13,14 +13,14 @@ from mixpanel_export._publish.source import Source
 
 
 class Store(Protocol):
-    """Files under a folder or a URL. Names are relative paths with forward slashes."""
+    """The files under a folder or a URL. Names are relative paths with forward slashes."""
 
     def files(self) -> dict[str, StoredFile]:
         """Return all files except those that readers of data sets ignore."""
         ...
 
     def staging(self) -> AbstractContextManager[Path]:
-        """Prepare the store, and yield a local folder for the files that are `put` later."""
+        """Prepare the store, and yield a local folder. Files are written there before they are `put` into the store."""
         ...
 
     def put(self, file: Path, name: str) -> StoredFile:
@@ -31,14 +31,14 @@ class Store(Protocol):
         """Delete a file, if it exists."""
         ...
 
-    def opened(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a local path for reading a file."""
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a local path at which the file can be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DayFile:
-    """A file that was written."""
+    """A day's file that this publication has written."""
 
     day: Day
     name: str
@@ -73,16 +73,16 @@ class DataSet(Protocol):
         ...
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file. Return its name and its state."""
+        """Store a day's file. Return the name and the state of the stored file."""
         ...
 
     def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:
-        """Make the *written* files visible, if they are not yet, and remove the *obsolete* ones."""
+        """Make the *written* files visible, unless they already are, and remove the *obsolete* files."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class PlainFiles:
     """A data set of plain files, one for each day. Each file is visible as soon as it is written."""
 
     store: Store
@@ -98,7 +98,7 @@ class Files:
         return self.format.owns(name)
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file, and replace the old one. Return its name and its state."""
+        """Store a day's file, and replace the old one. Return the name and the state of the new file."""
         name = self.format.file(day)
         return name, self.store.put(file, name)
 

@@ -1,7 +1,7 @@
-"""A data set as a Delta table. One commit replaces the files of all changed days, so readers see all of it or nothing.
+"""A data set as a Delta table. One commit replaces the files of all changed days, so readers see all changes or none.
 
-The files are written by DuckDB and stored under unique names. A commit fails if another one has been made since the
-table was opened. `deltalake` belongs to the extra `lake`.
+DuckDB writes the files, and they are stored under unique names. A commit fails if another program has committed since
+the table was opened. `deltalake` belongs to the extra `lake`.
 """
 
 import json
@@ -52,12 +52,12 @@ class Delta:
         self._options = dict(options)
         self._prune_after = prune_after
         self._table: DeltaTable | None = None
-        with self._errors("read"):
+        with self._converting_errors("read"):
             if DeltaTable.is_deltatable(destination, self._options):
                 self._table = DeltaTable(destination, storage_options=self._options)
 
     def files(self) -> dict[str, StoredFile]:
-        """Return the files of the table's current version that exist. Without a table, return all files."""
+        """Return the existing files of the table's current version. If there is no table yet, return all files."""
         stored = self.store.files()
         if self._table is None:
             return stored
@@ -69,23 +69,23 @@ class Delta:
         return self._table is not None or (is_partition(folder) and _FILE.fullmatch(file) is not None)
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file under a new name. Return the name and its state. Readers do not see it yet."""
+        """Store a day's file under a new name, where readers do not see it yet. Return the name and the file's state."""
         name = f"{partition(day)}/data-{uuid4().hex}.parquet"
         return name, self.store.put(file, name)
 
     def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:
-        """Replace the *obsolete* files with the *written* ones, in one commit, and delete files of old versions.
+        """Replace the *obsolete* files with the *written* files in one commit. Then delete files of old versions.
 
         Raises:
-            PublishError: Another publication has changed the table since this one began.
+            PublishError: Another publication has changed the table since this one started.
         """
-        with self._errors("write"):
-            # If this fails, the new files are not deleted: the commit may have succeeded, with its response lost.
+        with self._converting_errors("write"):
+            # After an error, the new files stay, because the commit may have succeeded although its response was lost.
             self._commit(_schema(source), written, self._obsolete(obsolete))
             self._prune()
 
     def _obsolete(self, known: Collection[str]) -> list[str]:
-        """Return the *known* obsolete files of the table, and those that do not exist any more."""
+        """Return the *known* obsolete files, and the files of the table's current version that no longer exist."""
         return sorted(set(known) | (set(self._active()) - self.store.files().keys()))
 
     def _active(self) -> list[str]:
@@ -125,14 +125,14 @@ class Delta:
             )
 
     @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
+    def _converting_errors(self, action: str) -> Iterator[None]:
         from deltalake.exceptions import CommitFailedError, DeltaError  # noqa: PLC0415 - an extra
 
         try:
             yield
         except CommitFailedError as error:
             raise PublishError(
-                f"another publication has changed {self.destination} at the same time, so nothing was changed",
+                f"another publication changed {self.destination} at the same time, so this one changed nothing",
                 destination=self.destination,
                 advice="publish again",
             ) from error

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from mixpanel_export._config.environment import expanded
 from mixpanel_export._database.machine import processors
-from mixpanel_export._publish.data_set import DataSet, Files, Store
+from mixpanel_export._publish.data_set import DataSet, PlainFiles, Store
 from mixpanel_export._publish.folder import Folder
 from mixpanel_export._publish.layout import DELTA, FileFormat
 from mixpanel_export._publish.object_store import check_installed, open_objects
@@ -24,18 +24,18 @@ _UPLOADS = 8  # at a time
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How an object store is reached, in addition to the settings in the environment."""
+    """Settings for connecting to an object store, in addition to those in the environment."""
 
     endpoint: str | None = None
     allow_http: bool = False
 
 
-def normalized(destination: str | Path) -> str:
+def normalize(destination: str | Path) -> str:
     """Return the absolute path of a folder, without symbolic links, or the URL of an object store.
 
     Raises:
         ArgumentError: *destination* is neither a folder nor a URL with a known scheme.
-        ConfigError: It begins with `~` and there is no home directory.
+        ConfigError: *destination* begins with `~`, and there is no home directory.
     """
     text = str(destination)
     if not text or text == "-":
@@ -58,7 +58,7 @@ def is_url(destination: str) -> bool:
 
 
 def threads(destination: str) -> int:
-    """Return how many days are written at a time."""
+    """Return how many threads write days at the same time."""
     return _UPLOADS if is_url(destination) else processors()
 
 
@@ -72,7 +72,7 @@ def open_data_set(
         OSError: The Delta table cannot be read.
     """
     if file_format is not DELTA:
-        return Files(store, file_format)
+        return PlainFiles(store, file_format)
     check_installed("deltalake", "a Delta table")
     from mixpanel_export._publish.delta import Delta  # noqa: PLC0415 - an extra
 
@@ -115,7 +115,7 @@ def _folder(text: str) -> str:
 
 
 def _url(url: SplitResult) -> str:
-    # An error must not show a password, which such a URL may have.
+    # The URL can contain a password, so the error must not repeat it.
     if "@" in url.netloc or url.query or url.fragment:
         raise ArgumentError(
             "destination",

@@ -1,4 +1,4 @@
-"""A data set in a folder of this machine. A file is replaced by renaming, so readers see the old or the new file."""
+"""A data set in a folder on this machine. A file is replaced by renaming, so readers see the old or the new file."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from mixpanel_export._publish.plan import StoredFile
 
 
 class Folder:
-    """The files of a folder. Names are relative, with slashes. Those that begin with `.` or `_` are ignored."""
+    """The files of a folder, except hidden files: those whose name, or whose folder's name, begins with `.` or `_`."""
 
     def __init__(self, root: Path, db: Path) -> None:
         self._root = root
@@ -23,34 +23,34 @@ class Folder:
         self._staging = f".mpx-{owner}-"
 
     def files(self) -> dict[str, StoredFile]:
-        """Return all files, and links to folders, whose files readers see, too."""
-        found: dict[str, StoredFile] = {}
+        """Return all files. A link to a folder counts as a file, because readers see the files in that folder."""
+        files: dict[str, StoredFile] = {}
         for folder, folders, names in os.walk(self._root, onerror=_raise_unless_missing):
             folders[:] = [name for name in folders if not _is_hidden(name)]
             links = [name for name in folders if Path(folder, name).is_symlink()]
             for name in (*names, *links):
                 if not _is_hidden(name):
                     path = Path(folder, name)
-                    found[path.relative_to(self._root).as_posix()] = _stored(path)
-        return found
+                    files[path.relative_to(self._root).as_posix()] = _stored(path)
+        return files
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Create the folder, and yield a hidden folder in it for files that are not complete yet.
 
-        A staging folder that a killed publication of the same database has left is deleted.
+        If a publication of the same database was killed, its staging folder is deleted.
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        for left in self._root.glob(f"{self._staging}*"):
-            rmtree(left, ignore_errors=True)
+        for leftover in self._root.glob(f"{self._staging}*"):
+            rmtree(leftover, ignore_errors=True)
         with TemporaryDirectory(dir=self._root, prefix=self._staging, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
     def put(self, file: Path, name: str) -> StoredFile:
-        """Move a complete *file* of the staging folder to *name*, and replace the old file."""
+        """Move a complete *file* from the staging folder to *name*, and replace the old file."""
         target = self._root / name
         _sync(file)
-        stored = _stored(file)  # another database may replace the target at any time
+        stored = _stored(file)  # before the move, because another database may replace the target at any time
         target.parent.mkdir(exist_ok=True)
         file.replace(target)
         return stored
@@ -63,7 +63,7 @@ class Folder:
             path.parent.rmdir()
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Path]:
+    def reading(self, name: str) -> Iterator[Path]:
         """Yield the path of a file for reading."""
         yield self._root / name
 
@@ -84,7 +84,7 @@ def _stored(path: Path) -> StoredFile:
 
 
 def _sync(path: Path) -> None:
-    """Write the file to the disk, so that a power failure after the renaming does not leave an empty file."""
+    """Write the file to the disk, so that a power failure after the move does not leave an empty file."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,7 @@ from mixpanel_export._database.publications import Day
 from mixpanel_export._publish.source import PARTITION, Source, on_day
 
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
-"""The partition of rows without a time. Readers return NULL for this name, and keep the type DATE."""
+"""The partition of rows without a time. Readers convert this name to NULL, and the column keeps the type DATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class FileFormat:
     options: str
     """The options of DuckDB's COPY."""
     strict: bool = False
-    """Whether JSON is text, and the names of columns have no characters that Delta does not allow."""
+    """Whether JSON is written as text, and characters that Delta does not allow in column names are replaced."""
 
     def file(self, day: Day) -> str:
         """Return the path of a day's file, relative to the destination."""
         return f"{partition(day)}/data{self.suffix}"
 
     def owns(self, file: str) -> bool:
-        """Whether a path has the form of `file`."""
+        """Whether `file` returns this path for some day."""
         folder, _, name = file.partition("/")
         return name == f"data{self.suffix}" and is_partition(folder)
 
@@ -56,9 +56,10 @@ FORMATS: Mapping[str, FileFormat] = MappingProxyType({each.name: each for each i
 
 
 def published_names(names: Iterable[str], *, strict: bool = False) -> list[str]:
-    """Return the names of the columns in the data set. Readers ignore case, and take `date` from the folders.
+    """Return the names of the columns in the data set. They differ in more than case, because readers ignore case.
 
-    A name that is `date` or taken gets a number. If *strict* is true, characters that Delta does not allow become `_`.
+    The column `date` gets a number, because readers take `date` from the names of the folders. If *strict* is true,
+    characters that Delta does not allow become `_`, and the new name gets a number if another column has that name.
     """
     names = list(names)
     allowed = [re.sub(r"[ ,;{}()\n\t=]", "_", name) if strict else name for name in names]

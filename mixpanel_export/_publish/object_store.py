@@ -1,7 +1,7 @@
 """A data set in an object store: S3, Google Cloud Storage or Azure, or a server with the same protocol.
 
-A file is visible once its upload is complete, and then replaces the old one. `obstore` retries requests and takes
-credentials from the environment; it is imported on first use, because it belongs to the extra `lake`.
+A file becomes visible when its upload is complete, and then replaces the old one. `obstore` retries requests and reads
+credentials from the environment. It is imported on first use, because it belongs to the extra `lake`.
 """
 
 import errno
@@ -21,18 +21,18 @@ from mixpanel_export.errors import ConfigError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
 
-_PART = 8 << 20  # bytes of an upload's part; parts of other sizes may be rejected
+_PART = 8 << 20  # the size in bytes of each part of an upload; servers may reject other sizes
 _PARTS = 2  # parts of one file that are sent at a time
-_TIMEOUT = "120s"  # for one request, which sends at most a part
+_TIMEOUT = "120s"  # for one request, which sends at most one part
 
 
 class Objects:
-    """The objects under a URL. Names are relative, with slashes. Those that begin with `.` or `_` are ignored."""
+    """The objects under a URL, except hidden objects: those with `.` or `_` at the start of a part of their path."""
 
     def __init__(self, store: "ObjectStore", db: Path, check: Callable[[], None]) -> None:
         self._store = store
         self._db = db.resolve()
-        self._check = check  # raises an error if an upload must stop
+        self._check = check  # raises an error if a transfer must stop
 
     def files(self) -> dict[str, StoredFile]:
         """Return all objects."""
@@ -47,7 +47,7 @@ class Objects:
             }
 
     def staging(self) -> AbstractContextManager[Path]:
-        """Return `staging_beside` the database."""
+        """Yield a folder beside the database (see `staging_beside`)."""
         return staging_beside(self._db)
 
     def put(self, file: Path, name: str) -> StoredFile:
@@ -69,7 +69,7 @@ class Objects:
             obstore.delete(self._store, name)
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Path]:
+    def reading(self, name: str) -> Iterator[Path]:
         """Download an object, and yield the path of the local file."""
         import obstore  # noqa: PLC0415 - an extra
 
@@ -82,18 +82,18 @@ class Objects:
             yield path
 
     def _parts(self, file: Path) -> Iterator[bytes]:
-        with file.open("rb") as opened:
-            while part := opened.read(_PART):
+        with file.open("rb") as content:
+            while part := content.read(_PART):
                 self._check()
                 yield part
 
 
 @contextmanager
 def staging_beside(db: Path) -> Iterator[Path]:
-    """Yield a folder beside the database, with mode 0700. One that a killed publication has left is deleted."""
+    """Yield a folder beside the database, with mode 0700. Folders of killed publications are deleted first."""
     prefix = f".{db.name}.publish-"
-    for left in db.parent.glob(f"{escape(prefix)}*"):
-        rmtree(left, ignore_errors=True)
+    for leftover in db.parent.glob(f"{escape(prefix)}*"):
+        rmtree(leftover, ignore_errors=True)
     with TemporaryDirectory(dir=db.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -136,7 +136,7 @@ def _as_os_errors() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the message in the server's XML; without one, the end of the first line, after the request."""
+    """Return the code and message from the server's XML. If there are none, return the end of the message's first line."""
     text = str(error)
     parts = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]
     if all(parts):
@@ -148,7 +148,7 @@ def check_installed(package: str, purpose: str) -> None:
     """Check that a package of the extra `lake` is installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The package is not installed.
     """
     if find_spec(package) is None:
         raise ConfigError(

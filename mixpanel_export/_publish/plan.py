@@ -25,9 +25,9 @@ class Plan:
     """The work of one publication."""
 
     changed: tuple[Day, ...]
-    """The days that the data set lacks, or that have another version than the table, in order."""
+    """The days that are missing from the data set, or whose version there differs from the table's, in order."""
     intact: frozenset[Day]
-    """Those of the changed days whose file is unchanged since it was published. It stays if the rows are the same."""
+    """The changed days whose file was not modified after its publication. The file stays if its rows prove to be the same."""
     removed: tuple[Day, ...]
     """The published days that the table no longer has."""
 
@@ -35,7 +35,7 @@ class Plan:
 def plan(
     table: Mapping[Day, DayVersion], published: Mapping[Day, PublishedDay], files: Mapping[str, StoredFile]
 ) -> Plan:
-    """Compare the table with the stored state of the data set, and that state with the files at the destination."""
+    """Compare the table with the recorded state of the data set, and that state with the files at the destination."""
     intact = {
         day
         for day, state in published.items()
@@ -50,7 +50,7 @@ def plan(
 
 
 def groups(days: Iterable[Day], table: Mapping[Day, DayVersion]) -> Iterator[tuple[Day, ...]]:
-    """Yield the days in groups that are worth a query: few large days, or many small ones."""
+    """Yield the days in groups. Each group is read with one query, so it contains a few large days or many small ones."""
     group: list[Day] = []
     rows = 0
     for day in days:

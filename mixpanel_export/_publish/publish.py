@@ -1,16 +1,13 @@
-"""Keeps a data set of files in step with a table. A new publication writes only the days that have changed."""
+"""Keeps a data set of files in step with a table. Later publications write only days that have changed."""
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
-
-from mixpanel_export._concurrency import InterruptedCall, in_thread
-from mixpanel_export._database.connection import Connection, advice_on
+from mixpanel_export._concurrency import in_thread
+from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.path import check_not_empty, database_path
 from mixpanel_export._database.publications import (
     Day,
@@ -24,21 +21,19 @@ from mixpanel_export._database.publications import (
     start_publication,
 )
 from mixpanel_export._database.schema import check_ledger, name_in_database
+from mixpanel_export._database.waiting import connected_when_free
+from mixpanel_export._database.write_errors import converting_errors
 from mixpanel_export._flat.flatten import Request, flatten
 from mixpanel_export._publish.data_set import DataSet, DayFile
 from mixpanel_export._publish.destination import Connection as StoreConnection
-from mixpanel_export._publish.destination import normalized, open_data_set, open_store, threads
+from mixpanel_export._publish.destination import normalize, open_data_set, open_store, threads
 from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
-from mixpanel_export._publish.opened import opened
 from mixpanel_export._publish.plan import plan
 from mixpanel_export._publish.run import Publisher, Totals, publish_error
 from mixpanel_export._publish.source import PARTITION, Source, find_source
 from mixpanel_export._publish.workers import Workers
 from mixpanel_export._tracebacks import short_tracebacks_async
-from mixpanel_export.errors import (
-    ArgumentError,
-    DatabaseError,
-)
+from mixpanel_export.errors import ArgumentError
 from mixpanel_export.publication import PublishError, PublishProgress, PublishResult, Watcher
 
 
@@ -72,28 +67,28 @@ async def publish_table(
     on_progress: Watcher | None = None,
     wait: float = 0.0,
 ) -> PublishResult:
-    """Bring the data set at *destination* in step with a table: files by UTC day, in folders `date=YYYY-MM-DD`.
+    """Bring the data set at *destination* in step with a table. It has a file for each UTC day, in a folder `date=YYYY-MM-DD`.
 
-    *destination* is a folder, or an `s3://`, `gs://` or `az://` URL, which needs the extra `lake`. `obstore` reads
-    credentials and other settings from the environment, such as `AWS_ACCESS_KEY_ID`. *endpoint* is another server, and
-    *allow_http* permits connections without TLS.
+    *destination* is a folder, or an `s3://`, `gs://` or `az://` URL. A URL needs the extra `lake`. `obstore` reads
+    credentials and other settings, such as `AWS_ACCESS_KEY_ID`, from the environment. *endpoint* is the URL of another
+    server with the same protocol. *allow_http* permits connections without TLS.
 
-    The first publication writes all days. Later ones write only days whose rows have changed,
-    and delete days that the table no longer has. Each file is replaced atomically. An interrupted publication leaves the
-    old or the new file of each day, and the next one continues.
+    The first publication writes all days. Later publications write only days whose rows have changed, and delete days
+    that the table no longer has. Each file is replaced atomically. If a publication is interrupted, each day has its old
+    or its new file, and the next publication continues.
 
-    *table* is an exported table or a flat table. None is the table that was published to *destination* before, or
-    `events`. If *flat* is true, its flat table is published. A flat table is created or updated first. All files have the
-    same columns. They are the table's columns without `export_batch`; a column named `date` becomes `date_2`, because
-    readers take `date` from the folders.
+    *table* is an exported table or a flat table. The default is the table that was published to *destination* before, or
+    `events`. If *flat* is true, the flat table of *table* is published instead; it is created if it does not exist. Flat
+    tables are updated before they are published. All files have the same columns: the table's columns without
+    `export_batch`. A column named `date` becomes `date_2`, because readers take `date` from the names of the folders.
 
     *format* is `parquet`, or `delta` for a Delta table, which needs the extra `lake`. A Delta table changes in one commit, so
     a reader sees either the old or the new data set. If two publications change it at the same time, one of them fails.
-    Files of old versions are deleted *prune_after* seconds later, by the next publication.
+    Each publication to a Delta table deletes the files that were replaced more than *prune_after* seconds ago.
 
-    If *verify* is true, all files are read again and compared with the table. A *destination* with files that this
-    database did not publish is rejected. *overwrite* replaces a data set that another database has published there. If that
-    database publishes again, it replaces the data set, even without *overwrite*.
+    If *verify* is true, all files are read again and compared with the table. If *destination* has files that this
+    database did not publish, an error is raised. If *overwrite* is true, a data set that another database published there
+    is replaced instead. If the other database publishes again, it replaces this data set, even without *overwrite*.
     *on_progress* is called in another thread. *wait* is the maximum wait, in seconds, for a file that is in use.
 
     Raises:
@@ -111,13 +106,13 @@ async def publish_table(
     started = time.monotonic()
     connection = StoreConnection(endpoint, allow_http)
     prune = timedelta(seconds=prune_after)
-    options = Options(normalized(destination), table, format, flat, overwrite, verify, connection, prune)
+    options = Options(normalize(destination), table, format, flat, overwrite, verify, connection, prune)
     if format is not None and format not in FORMATS:
         raise ArgumentError("format", f"must be one of {', '.join(FORMATS)}, got {format!r}")
     path = database_path(db)
     check_not_empty(path)
-    async with AsyncExitStack() as stack:
-        job = _Job(await opened(stack, path, wait), path, options, on_progress or _ignore)
+    async with connected_when_free(path, wait) as database:
+        job = _Job(database, path, options, on_progress or _ignore)
         result = await in_thread(job.run, job.interrupt)
     return replace(result, duration_seconds=time.monotonic() - started)
 
@@ -143,19 +138,11 @@ class _Job:
             InterruptedCall: `interrupt` was called.
             MixpanelDataError: See `publish_table`.
         """
-        try:
-            return self._run()
-        except duckdb.InterruptException as error:
-            raise InterruptedCall from error
-        except OSError as error:
-            raise publish_error(self._options.destination, error, "write") from error
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise DatabaseError(
-                f"cannot read or write the database ({reason})",
-                advice=f"{advice_on(reason)}, then publish again",
-                db_path=str(self._path),
-            ) from error
+        with converting_errors(self._path, "cannot read or write the database ({reason})", "publish again"):
+            try:
+                return self._run()
+            except OSError as error:
+                raise publish_error(self._options.destination, error, "write") from error
 
     def _run(self) -> PublishResult:
         destination = self._options.destination
@@ -167,7 +154,7 @@ class _Job:
         data_set = self._data_set(name)
         files = data_set.files()
         _check_files(destination, data_set, files.keys(), may_own=bool(old) or self._options.overwrite)
-        flat, table = self._flat_table(old)
+        table, flat = self._flat_table(old)
         if old and files:
             _check_same(old, table, name)
         if flat:
@@ -198,7 +185,7 @@ class _Job:
                 del days[day]
             used = {state.file for state in days.values()}
             self._workers.check()
-            new = [each for each in written if not each.stayed]
+            new = [each for each in written if not each.unchanged]
             data_set.finish(
                 source,
                 [DayFile(each.day, each.state.file, each.state.size, each.state.rows) for each in new],
@@ -229,15 +216,15 @@ class _Job:
             options.destination, FORMATS[format_name], store, options.connection, options.prune_after
         )
 
-    def _flat_table(self, old: Publication | None) -> tuple[Request | None, str]:
-        """Return the update of the flat table that is published, if it is one, and the name of the table."""
+    def _flat_table(self, old: Publication | None) -> tuple[str, Request | None]:
+        """Return the name of the published table and, if it is a flat table, the request that updates it."""
         source = find_source(self._connection, self._options.table or (old.table if old else "events"))
         if source.flat:
-            return Request(source.flat.source, source.table), source.table
+            return source.table, Request(source.flat.source, source.table)
         if self._options.flat:
             name = f"{source.table}_flat"
-            return Request(source.table, name), name_in_database(self._connection, name)
-        return None, source.table
+            return name_in_database(self._connection, name), Request(source.table, name)
+        return source.table, None
 
     def _different(self, publisher: Publisher, days: Mapping[Day, PublishedDay]) -> tuple[str, ...]:
         """Return the days whose files differ from the table. The next publication writes them again."""
@@ -247,7 +234,7 @@ class _Job:
 
 
 def _check_same(old: Publication, table: str, format_name: str) -> None:
-    """Check that the data set has the same table and format as before."""
+    """Check that the table and the format are the same as in the earlier publication."""
     for argument, before, now in (("table", old.table, table), ("format", old.format, format_name)):
         if before != now:
             raise ArgumentError(
@@ -258,7 +245,7 @@ def _check_same(old: Publication, table: str, format_name: str) -> None:
 
 
 def _check_files(destination: str, data_set: DataSet, names: Collection[str], *, may_own: bool) -> None:
-    """Check that all files belong to this data set. If *may_own* is false, check that there are none."""
+    """Check that all files belong to this data set. If *may_own* is false, check that there are no files."""
     foreign = min((name for name in names if not data_set.owns(name)), default=None)
     if foreign is not None:
         raise PublishError(

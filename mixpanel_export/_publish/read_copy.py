@@ -1,7 +1,6 @@
 """A copy of the database for readers, because an export locks the database itself."""
 
 import time
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import duckdb
 from mixpanel_export._concurrency import InterruptedCall, in_thread
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.path import STORAGE_VERSION, check_not_empty, database_path
+from mixpanel_export._database.waiting import connected_when_free
 from mixpanel_export._files import replacing
-from mixpanel_export._publish.opened import opened
 from mixpanel_export._publish.run import publish_error
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export.errors import ArgumentError
@@ -29,9 +28,9 @@ def is_database(destination: str | Path) -> bool:
 async def copy_database(db: str | Path, destination: str | Path, *, wait: float = 0.0) -> CopyResult:
     """Copy all tables and views of the database to the file *destination*, for readers such as dashboards.
 
-    The copy is complete before it replaces the old file, by renaming. Readers that have the old file open keep it until they
-    open the file again. Rows that were deleted are not in the copy. *wait* is the maximum wait, in seconds, for a file
-    that is in use.
+    Once the copy is complete, it replaces the old file by renaming. Readers that have the old file open continue to see
+    it until they open the file again. The copy does not contain data of deleted rows, which the database file can still
+    contain. *wait* is the maximum wait, in seconds, for a file that is in use.
 
     Raises:
         ArgumentError: *destination* is the database itself, or its name does not end with `.duckdb`.
@@ -48,8 +47,7 @@ async def copy_database(db: str | Path, destination: str | Path, *, wait: float 
     target = database_path(destination).absolute()
     if not is_database(target) or target.resolve() == path.resolve():
         raise ArgumentError("destination", f"must be another file that ends with .duckdb, got {destination}")
-    async with AsyncExitStack() as stack:
-        connection = await opened(stack, path, wait)
+    async with connected_when_free(path, wait) as connection:
         tables, size = await in_thread(partial(_copy, connection, target), connection.interrupt)
     return CopyResult(str(target), tables, size, time.monotonic() - started)
 

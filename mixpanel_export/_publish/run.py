@@ -1,4 +1,4 @@
-"""One publication: writes the changed days in several threads, and records what was written."""
+"""One publication: writes the changed days in several threads, and records the files in the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ from mixpanel_export.publication import PublishError, PublishProgress, Watcher
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A changed day after its publication."""
+class DayResult:
+    """The result of publishing a changed day."""
 
     day: Day
     state: PublishedDay
-    stayed: bool
+    unchanged: bool
     """Whether the old file stayed, because its rows are the same."""
 
 
@@ -40,11 +40,11 @@ class Totals:
         self._lock = Lock()
         on_progress(self._progress)
 
-    def add(self, written: Written) -> None:
+    def add(self, result: DayResult) -> None:
         """Count a day."""
         with self._lock:
             before = self._progress
-            rows, size = (0, 0) if written.stayed else (written.state.rows, written.state.size)
+            rows, size = (0, 0) if result.unchanged else (result.state.rows, result.state.size)
             self._progress = PublishProgress(
                 before.days, before.days_done + 1, before.rows + rows, before.bytes_written + size
             )
@@ -65,17 +65,21 @@ class Publisher:
     workers: Workers
     totals: Totals
 
-    def write(self, connection: Connection) -> list[Written]:
-        """Write the changed days of the plan, and record each group of them. After an error, the other groups are recorded."""
-        done: list[Written] = []
-        for written in self.workers.results(self._write_group, groups(self.plan.changed, self.versions)):
+    def write(self, connection: Connection) -> list[DayResult]:
+        """Write the changed days of the plan, in groups.
+
+        If readers see files at once, each group is recorded when it is written. After an error in one group, the groups
+        that are being written are still completed and recorded.
+        """
+        results: list[DayResult] = []
+        for group in self.workers.results(self._write_group, groups(self.plan.changed, self.versions)):
             if self.data_set.visible_at_once:
-                record_days(connection, self.destination, {each.day: each.state for each in written})
-            done += written
-        return done
+                record_days(connection, self.destination, {each.day: each.state for each in group})
+            results += group
+        return results
 
     def different(self, days: Mapping[Day, PublishedDay]) -> list[Day]:
-        """Read the files of all days, and return the days whose rows differ from those of the table."""
+        """Read the files of all days, and return the days whose file differs from the table."""
         files = {day: state.file for day, state in days.items()}
         work = partial(self._compare_group, files)
         return [
@@ -84,29 +88,29 @@ class Publisher:
             for day in different
         ]
 
-    def _write_group(self, connection: Connection, days: Sequence[Day]) -> list[Written]:
-        with self._errors("read", days):
+    def _write_group(self, connection: Connection, days: Sequence[Day]) -> list[DayResult]:
+        with self._converting_errors("read", days):
             contents = self.source.contents(connection, days)
         return [self._write(connection, day, contents[day]) for day in days]
 
-    def _write(self, connection: Connection, day: Day, content: str) -> Written:
+    def _write(self, connection: Connection, day: Day, content: str) -> DayResult:
         """Write a day, unless its file is intact and has the same rows."""
         self.workers.check()
         version = self.versions[day]
         old = self.published.get(day)
         if old is not None and day in self.plan.intact and old.content == content:
             state = PublishedDay(version.version, version.rows, content, old.file, old.size, old.stamp)
-            written = Written(day, state, stayed=True)
+            result = DayResult(day, state, unchanged=True)
         else:
             name, stored = self._put(connection, day)
             state = PublishedDay(version.version, version.rows, content, name, stored.size, stored.stamp)
-            written = Written(day, state, stayed=False)
-        self.totals.add(written)
-        return written
+            result = DayResult(day, state, unchanged=False)
+        self.totals.add(result)
+        return result
 
     def _put(self, connection: Connection, day: Day) -> tuple[str, StoredFile]:
         file = self.staging / f"{partition(day)}.tmp"
-        with self._errors("write", [day]):
+        with self._converting_errors("write", [day]):
             try:
                 with_enough_memory(connection, partial(self._copy, connection, day, file))
                 return self.data_set.put(file, day)
@@ -114,24 +118,24 @@ class Publisher:
                 file.unlink(missing_ok=True)
 
     def _copy(self, connection: Connection, day: Day, file: Path) -> None:
-        file.unlink(missing_ok=True)  # a first attempt lacked memory
+        file.unlink(missing_ok=True)  # an earlier attempt ran out of memory
         connection.execute(self.data_set.format.copy(self.source, day, file))
 
     def _compare_group(
         self, files: Mapping[Day, str], connection: Connection, days: Sequence[Day]
     ) -> list[Day]:
-        with self._errors("read", days):
+        with self._converting_errors("read", days):
             contents = self.source.contents(connection, days)
         return [day for day in days if self._content(connection, day, files[day]) != contents[day]]
 
     def _content(self, connection: Connection, day: Day, file: str) -> str:
         self.workers.check()
-        with self._errors("read", [day]), self.data_set.store.opened(file) as path:
+        with self._converting_errors("read", [day]), self.data_set.store.reading(file) as path:
             return content_of_file(connection, self.data_set.format.names(self.source), path)
 
     @contextmanager
-    def _errors(self, action: str, days: Sequence[Day]) -> Iterator[None]:
-        """Convert errors of the operating system and of DuckDB to errors that name the days."""
+    def _converting_errors(self, action: str, days: Sequence[Day]) -> Iterator[None]:
+        """Convert errors from the operating system and from DuckDB to a `PublishError` with the days."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -145,11 +149,11 @@ def publish_error(destination: str, error: Exception, action: str, days: Sequenc
     reason = error.strerror if isinstance(error, OSError) else None
     reason = reason or str(error).splitlines()[0]
     permission = isinstance(error, PermissionError)
-    what = "the permissions and the credentials" if permission else "the destination and the free space"
+    cause = "the permissions and the credentials" if permission else "the destination and the free space"
     names = ["rows without a time" if day is None else str(day) for day in days]
     return PublishError(
         f"cannot {action} {destination} ({reason})",
         destination=destination,
         days=" to ".join(dict.fromkeys([names[0], names[-1]])) if names else None,
-        advice=f"check {what}, then publish again",
+        advice=f"check {cause}, then publish again",
     )

@@ -37,13 +37,13 @@ GROUP BY day
 
 @dataclass(frozen=True, slots=True)
 class DayVersion:
-    """A day of the table. Two equal versions mean equal rows."""
+    """The version of a day in the table. If two versions are equal, so are the rows."""
 
     rows: int
     version: str
-    """A hash of the day's list of batches: their numbers, rows on this day, and revisions.
+    """A hash of the batches that have rows on this day: the number, the row count and the revision of each.
 
-    Exports give the rows that they add a new batch number. Every other change by this package raises the revision.
+    Rows that an export adds have a new batch number. Every other change by this package raises the revision.
     """
 
 
@@ -58,12 +58,12 @@ class Source:
 
     @property
     def schema(self) -> str:
-        """The columns of the data set and the settings of a flat table, as JSON. If it changes, every day is rewritten."""
+        """The columns of the data set and the settings of a flat table, as JSON. If they change, every day is rewritten."""
         settings = [self.flat.only, self.flat.events] if self.flat else []
         return json.dumps([*map(list, self.columns), *settings], ensure_ascii=False)
 
     def versions(self, connection: Connection) -> dict[Day, DayVersion]:
-        """Return the days that have rows."""
+        """Return the version of each day that has rows."""
         states = f"_export_batches WHERE table_name = {_literal(self.table)}"
         if self.flat:
             states = f"_flat_batches WHERE flat_table = {_literal(self.table)}"
@@ -73,12 +73,12 @@ class Source:
         return {day: DayVersion(count, version) for day, count, version in rows}
 
     def has_days(self, connection: Connection) -> bool:
-        """Whether each time is NULL or in the years 1 to 9999. Only a change by hand makes other times."""
+        """Whether each time is NULL or in the years 1 to 9999. Exports never write other times, but a user's SQL can."""
         query = f"SELECT 1 FROM {quoted(self.table)} WHERE NOT ({_between(date.min, date.max)}) LIMIT 1"
         return first_row(connection, query) is None
 
     def contents(self, connection: Connection, days: Sequence[Day]) -> dict[Day, str]:
-        """Return for each day a hash of its rows, which does not depend on their order. *days* are in order."""
+        """Return a hash of each day's rows. The order of the rows does not change the hash. *days* must be in order."""
         dates = [day for day in days if day is not None]
         times = ["event_time IS NULL"] if None in days else []
         if dates:
@@ -133,12 +133,15 @@ def find_source(connection: Connection, table: str) -> Source:
 
 
 def _check_kind(connection: Connection, name: str, source: str) -> None:
-    """Check that *name* is a table, and that *source*, the table that it was exported or flattened from, has no profiles."""
+    """Check that *name* is a table, not a view, and that it contains events, not profiles.
+
+    *source* is the table that a flat table was created from. For other tables, it equals *name*.
+    """
     if not is_table(connection, name):
         raise TableFormatError(
             name,
             f"{name} is a view, and only tables can be published",
-            advice="publish the table that it reads",
+            advice="publish the table that the view reads",
         )
     if has_profile_columns(connection, source):
         raise TableFormatError(
@@ -159,7 +162,7 @@ def on_day(day: Day) -> str:
 
 
 def _between(first: date, last: date) -> str:
-    """Return an SQL condition for times. Unlike a cast to a date, it lets DuckDB skip row groups."""
+    """Return an SQL condition for the times of some days. Unlike a cast to a date, it lets DuckDB skip row groups."""
     return f"event_time BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last} 23:59:59.999999'"
 
 

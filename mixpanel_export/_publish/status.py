@@ -15,9 +15,9 @@ class PublicationState:
 
     publication: Publication
     days: int
-    """The days of the data set."""
+    """The number of days in the data set."""
     behind: int
-    """The days that the next publication would examine, because the table has another version of them."""
+    """The number of days that the next publication would examine, because their version in the table has changed."""
 
 
 def publication_states(connection: Connection) -> list[PublicationState]:

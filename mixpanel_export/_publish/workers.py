@@ -1,4 +1,4 @@
-"""Threads that share a database connection."""
+"""Threads that share a database connection. Each thread has its own cursor."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class Workers:
-    """Threads with a DuckDB cursor each."""
+    """A pool of threads. Each one uses a DuckDB cursor of its own."""
 
     def __init__(self, connection: Connection, threads: int) -> None:
         self._connection = connection
@@ -49,9 +49,9 @@ class Workers:
             raise InterruptedCall
 
     def results(self, work: Callable[[Connection, V], T], items: Iterable[V]) -> Iterator[T]:
-        """Call *work* for each item, and yield the results in the order in which they arrive.
+        """Call *work* for each item, and yield each result as soon as it is ready.
 
-        After an error, no further items are started. The results of the running items are yielded, and then the error is raised.
+        After an error, no more items are started. The results of the running items are yielded, and then the error is raised.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="mpx-publish") as pool:
             waiting = {pool.submit(self._call, work, item) for item in items}

@@ -27,7 +27,7 @@ class BatchDestination:
         self._numbers = count(1)
 
     @contextmanager
-    def converted_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
+    def converting_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
         """Convert DuckDB errors. The errors name *days*."""
         try:
             yield

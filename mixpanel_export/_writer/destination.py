@@ -20,7 +20,7 @@ class Destination(Protocol):
     def target_table(self) -> str:
         """The table that the chunks' ledger rows name."""
 
-    def converted_errors(self, days: str | Callable[[], str]) -> AbstractContextManager[None]:
+    def converting_errors(self, days: str | Callable[[], str]) -> AbstractContextManager[None]:
         """Convert DuckDB errors that are raised in the block to this package's errors, which name *days*."""
 
     def new_numbers(self, count: int) -> list[int]:

@@ -78,7 +78,7 @@ class EventsTable:
         self._numbers: list[int] = []
         self.changes: list[DayChange] = []
         """The differences between fetched batches and the batches in the table, if they are compared."""
-        with self.converted_errors(str(spec.days)):
+        with self.converting_errors(str(spec.days)):
             state = check_before_export(connection, spec)
             self.name, self.target_table, self.history = state.table, state.target_table, state.history
             self._ledger = Ledger(connection, self.target_table, spec.selection, spec.zone)
@@ -88,18 +88,18 @@ class EventsTable:
 
     def batches(self) -> list[Batch]:
         """Return the selection's ledger rows, for the planner."""
-        with self.converted_errors(str(self.spec.days)):
+        with self.converting_errors(str(self.spec.days)):
             return self._ledger.for_selection()
 
     def kept_days(self) -> list[DayChange]:
         """Return the days whose new response was rejected, in order."""
-        with self.converted_errors(str(self.spec.days)):
+        with self.converting_errors(str(self.spec.days)):
             selection, batches = self.spec.selection, self._ledger.for_selection()
             return list(read_kept(self.connection, self.target_table, selection, batches).values())
 
     def new_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
-        with self.converted_errors(str(self.spec.days)):
+        with self.converting_errors(str(self.spec.days)):
             numbers = self._ledger.new_numbers(count)
         self._numbers += numbers
         return numbers
@@ -125,7 +125,7 @@ class EventsTable:
             )
 
         with (
-            self.converted_errors(days),
+            self.converting_errors(days),
             threads(self.connection),
             memory(self.connection, group.longest),
         ):
@@ -171,7 +171,7 @@ class EventsTable:
             export=self._export,
             **asdict(failed.times),
         )
-        with self.converted_errors(str(failed.chunk)), transaction(self.connection):
+        with self.converting_errors(str(failed.chunk)), transaction(self.connection):
             self._ledger.delete(self._ledger.superseded({batch.number: batch.days}, visible=False))
             self._ledger.write([batch])
             self._record_target()
@@ -184,7 +184,7 @@ class EventsTable:
         Raises:
             TableError: The replacement has no rows, the old table has some, and *allow_empty* is false.
         """
-        with self.converted_errors(str(self.spec.days)):
+        with self.converting_errors(str(self.spec.days)):
             counts = self._ledger.counts(self._numbers)
             removed = sum(duplicates for _, duplicates in counts.values())
             if self.target_table != self.name:
@@ -200,7 +200,7 @@ class EventsTable:
 
         If the export has a `limit`, nothing is recorded, because its days are never considered exported.
         """
-        with self.converted_errors(str(self.spec.days)):
+        with self.converting_errors(str(self.spec.days)):
             known = is_target(self.connection, self.target_table, self.spec.selection, self._target)
             if not (known or self.spec.limited):
                 with transaction(self.connection):
@@ -208,16 +208,16 @@ class EventsTable:
 
     def trim_target_days(self, first: date) -> None:
         """Remove the days before *first* from the target days, because the project's plan does not include them."""
-        with self.converted_errors(str(self.spec.days)), transaction(self.connection):
+        with self.converting_errors(str(self.spec.days)), transaction(self.connection):
             trim_target_days(self.connection, self.target_table, self.spec.selection, first)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
         self.connection.interrupt()
 
-    def converted_errors(self, days: Days) -> AbstractContextManager[None]:
+    def converting_errors(self, days: Days) -> AbstractContextManager[None]:
         """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
-        return self._file.converted_errors(days)
+        return self._file.converting_errors(days)
 
     @property
     def _export(self) -> int | None:

@@ -64,7 +64,7 @@ class Validator:
         self._connection = connection
         self._spec = destination.spec
         self._table = destination.target_table
-        self._errors = destination.converted_errors
+        self._errors = destination.converting_errors
         self._staging = staging
         self._clock = clock
         self._extraction = ExtractionStatement(connection, destination.spec.zone)

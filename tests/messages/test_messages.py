@@ -42,9 +42,9 @@ HEADER = """Every message, as Python and as the command line words it. `mpx:` li
 and for what only the command line says. Written by `UPDATE_MESSAGES=1 pytest tests/messages`."""
 
 NOT_PROVOKED = {
-    "_writer/batch_writer.py: converted_errors": "DuckDB would have to fail in memory",
+    "_writer/batch_writer.py: converting_errors": "DuckDB would have to fail in memory",
     "_export/fetch_tasks.py: _fetch_until_committed": "DuckDB would have to read other lines than were staged",
-    "_publish/delta.py: _errors": "the package deltalake is in the extra `lake`",
+    "_publish/delta.py: _converting_errors": "the package deltalake is in the extra `lake`",
     "_writer/staging.py: writing": "the staged files would have to vanish at the right moment",
     "cli/add_account.py: _new_name": "standard input would have to be a terminal",
     "cli/account_questions.py: check": "standard input would have to be a terminal",

@@ -50,7 +50,7 @@ LAYERS = {
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_publish": (
         "_concurrency _config _database _files _flat _suggestions _tracebacks errors publication",
-        "anyio deltalake duckdb obstore",
+        "deltalake duckdb obstore",
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
