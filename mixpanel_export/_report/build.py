@@ -46,12 +46,12 @@ def collect(
         profiles=tuple(
             ProfilesReport(
                 table.name,
-                table.rows,
+                table.rows or 0,
                 table.last.finished if table.last else None,
                 table.failure.finished if table.failure else None,
             )
             for table in profiles
-            if table.rows is not None
+            if table.rows is not None or table.failure
         ),
     )
 

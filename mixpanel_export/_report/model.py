@@ -253,6 +253,7 @@ class ProfilesReport:
 
     name: str
     rows: int
+    """The number of profiles; 0 if no export has succeeded yet."""
     last_export: datetime | None
     """When the newest profiles were exported, in naive UTC."""
     failed: datetime | None

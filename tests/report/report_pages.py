@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.schema import create_events_table, create_ledger
+from mixpanel_export._database.schema import PROFILE_COLUMNS, create_events_table, create_ledger
+from mixpanel_export._database.snapshots import Snapshot, write_snapshot
 from mixpanel_export._database.target_days import LoadOptions, Target, widen_target_days
 from mixpanel_export._local.reader import read_contents
 from mixpanel_export._model import Batch, Chunk, Selection
@@ -48,8 +49,22 @@ def store_events(connection: duckdb.DuckDBPyConnection, table: str, batch: int, 
     )
 
 
+def store_profiles(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create a table of three profiles whose last export failed."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in PROFILE_COLUMNS.items())
+    connection.execute(f"CREATE TABLE people ({columns})")
+    connection.execute(
+        f"INSERT INTO people SELECT '{CONTROL}-' || i, json_object('$email', '{CONTROL}'), NULL, 6 FROM range(3) r(i)"
+    )
+    shared: dict[str, Any] = {"table": "people", "project": "12345", "selection": f'{{"where": "{CONTROL}"}}'}
+    for number, hour in ((6, 13), (7, 14)):
+        at = datetime(2024, 6, 1, hour)
+        outcome: dict[str, Any] = {"status": "complete", "rows": 3} if number == 6 else {"status": "failed"}
+        write_snapshot(connection, Snapshot(number=number, started=at, finished=at, **shared, **outcome))
+
+
 def create_database(path: Path) -> Path:
-    """Write a database with a table of five statuses and a table with a filter."""
+    """Write a database with a table of five statuses, a table with a filter, and one of profiles."""
     failed = times(30)
     for name in ("first_byte_at", "received_at", "validated_at"):
         del failed[name]
@@ -80,6 +95,7 @@ def create_database(path: Path) -> Path:
             f"INSERT INTO _export_duplicates SELECT 1, 2, event_name, event_time, '{CONTROL}', '{CONTROL}', properties "
             "FROM events LIMIT 4"
         )
+        store_profiles(connection)
         widen_target_days(connection, "events", ALL, Target(Chunk(day(1), day(6)), LoadOptions()))
     return path
 
@@ -91,8 +107,11 @@ def with_table(batches: Iterable[Batch], table: str, selection: Selection) -> li
 def report_data(path: Path, *, examples: bool = False) -> ReportData:
     """Return the data of a report on all tables."""
     with duckdb.connect(str(path), read_only=True) as connection:
-        coverages = read_contents(connection).coverages
-        return collect(connection, path, coverages, examples=examples, now=datetime(2024, 6, 2, tzinfo=UTC))
+        contents = read_contents(connection)
+        now = datetime(2024, 6, 2, tzinfo=UTC)
+        return collect(
+            connection, path, contents.coverages, examples=examples, now=now, profiles=contents.profiles
+        )
 
 
 @dataclass

@@ -233,6 +233,22 @@ def test_the_page_prints_these_numbers(path: Path) -> None:
     assert page.tables["Requests and bytes per day"][1][2] == "3,001,000"
 
 
+def test_profiles_have_their_numbers(path: Path) -> None:
+    """The page has the rows, the last export and the last failure, also of a table whose only export failed."""
+    (people,) = report_data(path).profiles
+    assert people.rows == query(path, "SELECT count(*) FROM people")[0][0]
+    times = "SELECT max(finished) FROM _export_snapshots WHERE status = '{}'"
+    assert [(people.last_export,), (people.failed,)] == [
+        *query(path, times.format("complete")),
+        *query(path, times.format("failed")),
+    ]
+    assert "2024-06-01 14:00" in Page(render(report_data(path))).source
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE people; DELETE FROM _export_snapshots WHERE status = 'complete'")
+    (people,) = report_data(path).profiles
+    assert (people.rows, people.last_export, people.failed is None) == (0, None, False)
+
+
 def test_the_charts_have_these_numbers(path: Path) -> None:
     """The bars of the chart of events add up to the events of SQL, by day and by name."""
     page = Page(render(report_data(path)))

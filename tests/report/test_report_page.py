@@ -52,6 +52,18 @@ def test_headings_have_an_order(path: Path) -> None:
     assert all(later - earlier <= 1 for earlier, later in pairwise(headings))
 
 
+def test_sentences_have_a_space_between_them(path: Path) -> None:
+    """The template's conditions do not join two sentences."""
+    text = re.sub("<(script|style)[^>]*>.*?</\\1>", "", page_of(path).source, flags=re.DOTALL)
+    assert re.findall(r"[a-z]\.(?:</?\w+>)*[A-Z]\w*", text) == []
+
+
+def test_the_navigation_has_every_table(path: Path) -> None:
+    """It links to the tables of events and those of profiles."""
+    (navigation,) = re.findall("<nav.*?</nav>", page_of(path).source, re.DOTALL)
+    assert re.findall(">([a-z]+)</a>", navigation) == ["events", "filtered", "people"]
+
+
 def test_every_table_has_a_caption(path: Path) -> None:
     """A screen reader announces what each table shows, and what its rows and columns are."""
     page = page_of(path)
