@@ -1,8 +1,8 @@
-"""Changes the accounts in the configuration file, and nothing else in it.
+"""Changes the accounts, the default account, `[defaults]` and `[sync.NAME]` in the configuration file.
 
-The file contains secrets, and other programs read it too. So a new file, which only its owner can read, replaces the
-old one in a single step. If the system does not allow that, as for a file mounted into a container, the old file is
-overwritten.
+The file contains secrets, and other programs read it, too. So a new file, which only its owner can read, replaces the
+old file in a single step. If the system does not allow that, as for a file mounted into a container, the old file is
+overwritten. All other contents of the file are kept.
 """
 
 import os
@@ -108,10 +108,10 @@ def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
 
 
 def set_sync_section(path: Path, name: str, values: Mapping[str, Any]) -> None:
-    """Write *values* as `[sync.NAME]` into the file *path*, in place of a section with that name.
+    """Write *values* to `[sync.NAME]` in the file *path*. An existing section is replaced.
 
     Raises:
-        ConfigError: the file cannot be read or written.
+        ConfigError: The file cannot be read or written.
     """
 
     def change(config: tomlkit.TOMLDocument) -> None:
@@ -125,7 +125,7 @@ def set_sync_section(path: Path, name: str, values: Mapping[str, Any]) -> None:
 
 
 def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, dict[str, str]]]:
-    """Check that an account *name* can be added, and return the result of `read_accounts`.
+    """Check that the account *name* can be added. Return the result of `read_accounts`.
 
     Raises:
         AccountExistsError, ConfigError: See `add_account`.
@@ -143,7 +143,7 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
 
 
 def check_known(path: Path, name: str) -> str:
-    """Return the default account of a file, which must have the account *name*.
+    """Check that the file has the account *name*. Return the file's default account.
 
     Raises:
         AccountNotFoundError, ConfigError: See `remove_account`.
@@ -182,7 +182,7 @@ def _fill(table: _Table, credentials: Credentials, *, keyring: bool) -> None:
 def _rewrite(path: Path, change: Callable[[str], str]) -> None:
     try:
         before = Masked(path.read_bytes().decode("utf-8-sig") if path.exists() else "")
-        _put(path, Masked(change(before)))
+        _write(path, Masked(change(before)))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror or error})",
@@ -237,7 +237,7 @@ def _with_comments(before: str, after: str, comments: str) -> str:
     return "".join([*new[:place], comments, *new[place:]])
 
 
-def _put(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     file_to_write(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with replacing(path, private=True) as new, new.open("w", encoding="utf-8", newline="") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""Renders a query's rows as a table for people, with DuckDB's box renderer."""
+"""Renders a query's rows as a text table, with DuckDB's box renderer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -18,11 +18,11 @@ from mixpanel_export._local.reader import (
 )
 
 _PAGE = 9_999  # rows; the renderer cannot show more at a time
-_ANY_WIDTH = 1_000_000  # columns; wide enough for any value
-_NARROWEST = 8  # characters in a column, if all columns are to fit
+_ANY_WIDTH = 1_000_000  # characters; wide enough for any value
+_MIN_WIDTH = 8  # characters of a column; if columns would be narrower, columns in the middle are left out
 _FRAME = 3  # characters around each column's value
-_LINES = 4  # approximate maximum number of lines for a value
-_USUAL = 20  # minimum number of characters in a column, which determines the maximum text length
+_MAX_LINES = 4  # approximate maximum number of lines for a value
+_MIN_TEXT_WIDTH = 20  # characters; a string is not shortened to fewer than `_MAX_LINES` lines of this width
 _HARMLESS = "\n\u200c\u200d"  # the last two control how characters join, as in emoji
 _TABLE = "_mpx_rows"  # temporary
 _EXPLAIN = ["explain_key", "explain_value"]
@@ -30,7 +30,7 @@ _EXPLAIN = ["explain_key", "explain_value"]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The first rows of a query, rendered."""
+    """The first rows of a query, as text."""
 
     pages: Iterator[str]
     """Tables of at most 9,999 rows."""
@@ -41,7 +41,9 @@ class Box:
 def box_of(
     connection: Connection, sql: str, parameters: Parameters = NO_PARAMETERS, *, rows: int, width: int | None
 ) -> Box | None:
-    """Run *sql* and render the first *rows* rows (0: all) of its last statement; None if that has no rows to show.
+    """Run *sql* and render the first *rows* rows of its last statement, or all rows if *rows* is 0.
+
+    Return None if the statement does not return rows.
 
     The table is at most *width* columns wide: long strings are shortened, and values are wrapped. If that is not enough,
     columns in the middle are left out. If *width* is None, each row is one line. Control characters are shown as
@@ -67,20 +69,22 @@ def box_of(
 def _pages(connection: Connection, rows: int, width: int | None) -> Iterator[str]:
     for start in range(0, max(rows, 1), _PAGE):
         page = connection.sql(f"FROM temp.{_TABLE} LIMIT {min(_PAGE, rows - start)} OFFSET {start}")
-        yield _printable(_rendered(page, _ANY_WIDTH, _ANY_WIDTH) if width is None else _fitted(page, width))
+        yield _escape_controls(
+            _render(page, _ANY_WIDTH, _ANY_WIDTH) if width is None else _render_to_fit(page, width)
+        )
 
 
-def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
+def _render_to_fit(page: duckdb.DuckDBPyRelation, width: int) -> str:
     """Render *page*, at most *width* columns wide. Long strings are shortened to a few lines."""
     number = len(page.columns)
     share = (width - 1) // number - _FRAME
     json_places = [place for place, kind in enumerate(page.types) if str(kind) == "JSON"]
     short = page.project(
-        ", ".join(_cut(column, page, _LINES * max(share, _USUAL)) for column in page.columns)
+        ", ".join(_shorten(column, page, _MAX_LINES * max(share, _MIN_TEXT_WIDTH)) for column in page.columns)
     )
-    text = _rendered(short, width)
-    if _lacks_columns(text) and share >= _NARROWEST:
-        text = _rendered(short, width, share)
+    text = _render(short, width)
+    if _lacks_columns(text) and share >= _MIN_WIDTH:
+        text = _render(short, width, share)
     return text if _lacks_columns(text) else _with_json_types(text, json_places)
 
 
@@ -89,7 +93,7 @@ def _lacks_columns(box: str) -> bool:
     return " … " in box.split("\n", 2)[1].split("│")
 
 
-def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
+def _shorten(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
     """Return SQL that shortens the strings in *column* to at most *length* characters."""
     name = quoted(column)
     if str(page.types[page.columns.index(column)]) not in {"VARCHAR", "JSON"}:
@@ -99,7 +103,7 @@ def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
 
 
 def _with_json_types(text: str, places: Sequence[int]) -> str:
-    """Return the box with the type json in the header of JSON columns that were shortened as text."""
+    """Return the box with the type json in the headers of JSON columns, which the renderer shows as varchar."""
     lines = text.split("\n")
     head = next(number for number, line in enumerate(lines) if line.startswith(("├", "└")))
     for place in places:
@@ -112,7 +116,7 @@ def _with_json_types(text: str, places: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _rendered(page: duckdb.DuckDBPyRelation, width: int, column: int | None = None) -> str:
+def _render(page: duckdb.DuckDBPyRelation, width: int, column: int | None = None) -> str:
     text = StringIO()
     with redirect_stdout(text):  # the renderer prints its result
         if column is None:
@@ -122,7 +126,7 @@ def _rendered(page: duckdb.DuckDBPyRelation, width: int, column: int | None = No
     return text.getvalue().rstrip("\n")
 
 
-def _printable(text: str) -> str:
+def _escape_controls(text: str) -> str:
     """Return *text* with all control characters escaped. The renderer escapes only some of them."""
     return "".join(
         character

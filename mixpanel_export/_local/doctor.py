@@ -44,7 +44,7 @@ State = Literal["ok", "warning", "problem"]
 
 DISTRIBUTION = "mpx-export"
 _LIBRARIES = ("duckdb", "httpx", "h2", "anyio", "isal", "tqdm", "click")
-_LOW_DISK = 1 << 30  # bytes; room for a few million events
+_MIN_FREE_DISK = 1 << 30  # bytes; enough for a few million events
 _MAX_CLOCK_DIFFERENCE = 5.0  # seconds; synchronized clocks differ by less
 _STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
 
@@ -96,7 +96,7 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _unmet(requirement: str) -> str | None:
-    """Return the problem if a *requirement* is not installed or too old; else None."""
+    """Return the problem if a *requirement* is not installed or too old, else None."""
     parts = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
     if not parts:
         return None  # the requirement belongs to an extra, or has another form
@@ -114,39 +114,39 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 def check_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
     """Return the credentials that an export would use, or None, and findings about their source and format."""
-    with _warnings_of("credentials") as warned:
+    with _warnings_of("credentials") as warning_findings:
         try:
             name = account_used(account)
             credentials = resolve_credentials(account)
         except MixpanelDataError as error:
             return None, [finding_of("credentials", "problem", error)]
-    source = f"account {name} of {config_file()}" if name else "MP_USERNAME and MP_SECRET of the environment"
+    source = f"account {name} in {config_file()}" if name else "MP_USERNAME and MP_SECRET in the environment"
     who = credentials.username or "a project secret"
     zone = f", times in {credentials.project_timezone}" if credentials.project_timezone else ""
     text = f"{source}: {who}, project {credentials.project_id}, {credentials.region}{zone}"
     test = f"mpx accounts test {name}" if name and account else "mpx accounts test"
     advice = f"run `{test}` to test whether Mixpanel accepts them; it costs one request"
     if problem := format_problem(credentials):
-        warned.append(Finding("credentials", "warning", problem, "copy it again from Mixpanel"))
-    return credentials, [Finding("credentials", "ok", text, advice), *warned]
+        warning_findings.append(Finding("credentials", "warning", problem, "copy it again from Mixpanel"))
+    return credentials, [Finding("credentials", "ok", text, advice), *warning_findings]
 
 
-def server_findings(reached: ServerProbe) -> Iterator[Finding]:
+def server_findings(probe: ServerProbe) -> Iterator[Finding]:
     """Report how the server responded, and whether the clocks agree."""
-    way = f"through the proxy {reached.proxy}" if reached.proxy else "without a proxy"
-    how = f"{reached.tls or 'no TLS'}, {way}, status {reached.status} after {reached.seconds:.2f} s"
-    yield Finding("server", "ok", f"{reached.server} responds ({how})")
-    if reached.ahead is None:
+    way = f"through the proxy {probe.proxy}" if probe.proxy else "without a proxy"
+    how = f"{probe.tls or 'no TLS'}, {way}, status {probe.status} after {probe.seconds:.2f} s"
+    yield Finding("server", "ok", f"{probe.server} responds ({how})")
+    if probe.ahead is None:
         yield Finding("clock", "ok", "not compared, because the server does not send the time")
-    elif abs(reached.ahead) <= _MAX_CLOCK_DIFFERENCE + reached.uncertainty:
-        seconds = _MAX_CLOCK_DIFFERENCE + reached.uncertainty
+    elif abs(probe.ahead) <= _MAX_CLOCK_DIFFERENCE + probe.uncertainty:
+        seconds = _MAX_CLOCK_DIFFERENCE + probe.uncertainty
         yield Finding("clock", "ok", f"within {seconds:.0f} s of the server's clock")
     else:
-        side = "ahead of" if reached.ahead > 0 else "behind"
+        side = "ahead of" if probe.ahead > 0 else "behind"
         yield Finding(
             "clock",
             "warning",
-            f"{abs(reached.ahead):.0f} s {side} the server's clock",
+            f"{abs(probe.ahead):.0f} s {side} the server's clock",
             "synchronize the clock (NTP), because it determines which days are over",
         )
 
@@ -157,7 +157,7 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
     *per_hour* is the number of export requests that the project allows; 0 means no limit.
     """
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
-    with _warnings_of("quota") as warned:
+    with _warnings_of("quota") as warning_findings:
         try:
             file = QuotaFile(quota_file())
             export_key = key_of(export_url(region, api_url), project)
@@ -166,8 +166,8 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
             queries = SharedQuota(query_key, 0, Quota.for_queries().per_hour, file=file).read()
         except MixpanelDataError as error:
             return [finding_of("quota", "problem", error)]
-    if warned:
-        return warned
+    if warning_findings:
+        return warning_findings
     if credentials is None:
         return [Finding("quota", "ok", f"{quota_file()} is usable")]
     return [
@@ -217,7 +217,7 @@ def _check_folder(folder: Path) -> Finding:
     if not os.access(folder, os.W_OK):
         advice = "grant the permission, or choose another path"
         return Finding("disk", "problem", f"this user may not write to {folder}", advice)
-    if free < _LOW_DISK:
+    if free < _MIN_FREE_DISK:
         return Finding(
             "disk", "warning", text, "free up disk space; an export also stores its downloads there"
         )

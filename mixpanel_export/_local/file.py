@@ -144,7 +144,9 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def event_breakdown(self, table: str) -> EventBreakdownResult:
-        """Return events, users and times for each event name, the most frequent first.
+        """Return the number of events, the number of users, and the first and last time for each event name.
+
+        The most frequent event name comes first.
 
         Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not contain events.
         """
@@ -174,8 +176,8 @@ class LocalDatabase(ABC):
         """Return an HTML page about the exported tables, or about one *table*; needs the extra `report`.
 
         It shows the status of each day, events and users over time, the properties, duplicates, rejected lines, the
-        requests of the last export, and the ledger. With *examples*, it also has values of properties, ids and lines,
-        which may be personal data. Names of events and properties are always in it.
+        requests of the last export, and the ledger. It always contains the names of events and properties. If *examples*
+        is true, it also contains values of properties, ids and lines, which may be personal data.
 
         Raises:
             ConfigError: The extra `report` is not installed.
@@ -197,7 +199,7 @@ class LocalDatabase(ABC):
         Raises:
             TableNotFoundError: There is no such table.
             TableFormatError: The table was not exported, or a newer release of this program wrote the ledger.
-            ArgumentError: A name begins with an underscore, like an internal table's name.
+            ArgumentError: A name begins with an underscore, like the names of internal tables.
             DatabaseError: The workspace is read-only, or another connection is changing the table.
             ExportRunningError: This process is exporting into the file.
         """
@@ -226,13 +228,14 @@ class LocalDatabase(ABC):
         *also* selects additional properties to compare: `user_id` (`$user_id`), `device_id` (`$device_id`) and
         `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in which an
         id occurs, are also deleted. Either everything is deleted or nothing. The ledger is updated to match the
-        remaining rows, so a later `resume` does not refetch them. Your own tables are not searched; the result lists
+        remaining rows, so a later `resume` does not refetch the days. Your own tables are not searched; the result lists
         your tables with a `distinct_id` column.
 
-        Delete the person in Mixpanel first. If an export refetches the days or the profiles before Mixpanel has deleted
-        the person, it restores them; then call `forget` again. DuckDB marks rows as deleted, but does not overwrite them at once:
-        queries no longer find them, but their bytes may remain in the file. A copy of the database (`COPY FROM
-        DATABASE`) does not have them.
+        Delete the person in Mixpanel first. If an export refetches the person's days or profile before Mixpanel has
+        deleted the person, the events and the profile are restored. Then call `forget` again.
+
+        DuckDB marks rows as deleted, but does not overwrite them immediately. Queries no longer find the rows, but their
+        bytes may remain in the file. A copy of the database (`COPY FROM DATABASE`) does not contain these bytes.
 
         Raises:
             ArgumentError: There is no id, an id is empty, or *also* has an unknown value; this is a `ValueError`.
@@ -300,7 +303,7 @@ class LocalDatabase(ABC):
 
 
 def size_and_creation_time(path: Path) -> tuple[float, datetime | None]:
-    """Return a file's size in millions of bytes, and its creation time; None if the system does not record it."""
+    """Return a file's size in millions of bytes, and its creation time or None if the system does not record it."""
     status = path.stat()
-    born = getattr(status, "st_birthtime", None)
-    return status.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)
+    created = getattr(status, "st_birthtime", None)
+    return status.st_size / 1_000_000, None if created is None else datetime.fromtimestamp(created, UTC)

@@ -1,8 +1,7 @@
-"""Deletes people's data: events, profiles, hidden duplicates, raw lines, rows of flat tables, in one transaction.
+"""Deletes people's data in one transaction: events, profiles, hidden duplicates, raw lines and rows of flat tables.
 
-The transaction also updates the ledger.
-
-A checkpoint follows. DuckDB marks rows as deleted, but does not overwrite them, so their bytes may remain in the file.
+The transaction also updates the ledger. A checkpoint is written after the transaction. DuckDB marks rows as deleted, but
+does not overwrite them, so their bytes may remain in the file.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -55,7 +54,8 @@ SELECT rowid AS id, export_batch AS batch, event_name, event_time, distinct_id, 
     json_extract_string(properties, '$.time') AS time_text
 FROM {rows} WHERE {match}
 """
-# A hidden row with a removed row's identity would become visible when the removed row's batch is replaced.
+# Hidden duplicates of removed rows are also deleted. Otherwise, they would become visible when the batch of the removed
+# row is replaced.
 _HIDDEN = """
 CREATE OR REPLACE TEMP TABLE _export_hidden AS
 WITH _hidden AS (
@@ -123,8 +123,8 @@ def forget_people(
 ) -> ForgetResult:
     """Delete every event and profile whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.
 
-    *also* has keys of `PROPERTIES`, additional properties to compare. If *table* is None, all exported tables are
-    searched.
+    *also* contains keys of `PROPERTIES`: these properties are also compared with the ids. If *table* is None, all exported
+    tables are searched.
 
     Raises:
         ArgumentError: An id is empty or not a string, or *also* has an unknown key.
@@ -134,7 +134,7 @@ def forget_people(
         TableFormatError: A newer release of this program wrote the ledger, or the columns of a table were changed.
         ExportRunningError: This process is exporting into the file.
     """
-    paths = _checked(distinct_ids, also)
+    paths = _checked_paths(distinct_ids, also)
     check_exists(path)
     if path.stat().st_size == 0:
         raise _no_ledger(path)
@@ -154,7 +154,7 @@ def forget_people(
 def _forget_in_transaction(
     connection: Connection, names: Sequence[str], match: str, ids: Sequence[str]
 ) -> tuple[ForgottenTable, ...]:
-    """Delete the rows that *match* the ids from the tables *names*, and update the flat tables of these."""
+    """Delete the rows for which the SQL condition *match* is true from the tables *names*, and update their flat tables."""
     with transaction(connection):
         create_ledger(connection)
         connection.execute(
@@ -169,7 +169,7 @@ def _forget_in_transaction(
     return tables
 
 
-def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
+def _checked_paths(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
     """Return the JSON paths to compare. Error messages never contain an id."""
     if not distinct_ids:
         raise ArgumentError("distinct_ids", "must contain at least one id")
@@ -195,14 +195,14 @@ def _no_ledger(path: Path) -> DatabaseError:
 
 
 @contextmanager
-def _errors(path: Path, what: str) -> Iterator[None]:
-    """Convert DuckDB errors. *what* is the message, with a placeholder for the reason."""
+def _errors(path: Path, message: str) -> Iterator[None]:
+    """Convert DuckDB errors. *message* has a placeholder for the reason."""
     try:
         yield
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise DatabaseError(
-            what.format(reason),
+            message.format(reason),
             advice=f"{advice_on(reason)}, then try again",
             db_path=str(path),
         ) from error
@@ -217,14 +217,14 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
     if table is None:
         return names
     own = name_in_database(connection, table)
-    chosen = [name for name in names if name in {own, SHADOW + own}]
-    if not chosen:
-        known = [name for name in names if not name.startswith(SHADOW)]
-        listed = f"choose one of these: {', '.join(known)}" if known else "export into it first"
+    matches = [name for name in names if name in {own, SHADOW + own}]
+    if not matches:
+        exported = [name for name in names if not name.startswith(SHADOW)]
+        choices = f"choose one of these: {', '.join(exported)}" if exported else "export into it first"
         raise TableNotFoundError(
-            table, f"there is no exported table {table}", advice=did_you_mean(table, known) + listed
+            table, f"there is no exported table {table}", advice=did_you_mean(table, exported) + choices
         )
-    return chosen
+    return matches
 
 
 def _match(paths: Sequence[str]) -> str:

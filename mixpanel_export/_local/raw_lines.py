@@ -1,4 +1,4 @@
-"""Finds raw lines in which an id occurs: rejected lines, and the originals of repaired ones."""
+"""Finds raw lines in which an id occurs. Raw lines are rejected lines and the originals of repaired lines."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -14,11 +14,11 @@ FROM _export_rejects JOIN {ledger} USING (batch) WHERE table_name = ?
 """
 
 RawLedger = Literal["_export_batches", "_export_snapshots"]
-"""The ledger with the batches of a table: of events, or of profiles."""
+"""The ledger that lists the batches of a table: that of events or that of profiles."""
 
 
 def delete_matches(connection: Connection, table: str, matches: str) -> int:
-    """Delete the rows of *table* whose ids are in the table *matches*, and return their number."""
+    """Delete the rows of *table* whose `rowid` is an `id` in the table *matches*. Return the number of rows."""
     ((count,),) = connection.execute(f"SELECT count(*) FROM {matches}").fetchall()
     if count:
         connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT id FROM {matches})")
@@ -27,7 +27,7 @@ def delete_matches(connection: Connection, table: str, matches: str) -> int:
 
 def find_raw_lines(connection: Connection, ledger: RawLedger, table: str, ids: Collection[str]) -> None:
     """Fill the temporary table `_export_lines` with the raw lines of a table in which an id occurs."""
-    # Within a longer word, the text would be part of a different id.
+    # An id within a longer word does not match, because it is part of a different id.
     occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
     matches: list[tuple[int, int, str]] = []
     cursor = connection.execute(_RAW_LINES.format(ledger=ledger), [table])
@@ -43,7 +43,7 @@ def find_raw_lines(connection: Connection, ledger: RawLedger, table: str, ids: C
 
 
 def _texts(line: bytes) -> Iterator[str]:
-    """Yield a raw line unchanged, then without escapes, and as DuckDB parses it if it is an event."""
+    """Yield the texts to search: the raw line, the line without escapes and, for an event, the text that DuckDB parses."""
     text = line.decode("utf-8", "replace")
     yield text
     yield _unescaped(text)

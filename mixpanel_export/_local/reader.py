@@ -42,7 +42,7 @@ NO_PARAMETERS: Parameters = MappingProxyType({})
 _RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that another process holds
 _QUARTER = "INTERVAL 15 MINUTE"  # since 1972, the offsets of all zones from UTC have been multiples of this
 _FETCH_ROWS = 20_000
-_READING = frozenset(
+_READ_STATEMENTS = frozenset(
     getattr(duckdb.StatementType, name)
     for name in ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "SET", "LOAD", "MULTI", "ATTACH", "DETACH")
 )
@@ -69,7 +69,7 @@ class Contents:
     unknown: Mapping[str, int]
     """The number of rows that do not belong to a batch, for each exported table that has such rows."""
     outdated_flat_tables: tuple[FlatTable, ...]
-    """Flat tables that lack batches of their source table, or have old ones."""
+    """Flat tables in which batches of the source table are missing or outdated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def reading(
         DatabaseError: The file is not a DuckDB database, or cannot be read.
     """
     check_not_empty(path)
-    with _opened(path, wait, on_wait, sleep, clock) as connection:
+    with _open(path, wait, on_wait, sleep, clock) as connection:
         try:
             yield connection
         except duckdb.Error as error:
@@ -111,7 +111,7 @@ def reading(
             ) from error
 
 
-def _opened(
+def _open(
     path: Path,
     wait: float,
     on_wait: Callable[[DatabaseLockedError], object],
@@ -141,11 +141,11 @@ def read_contents(connection: Connection) -> Contents:
     ours = [table for table in tables if table in zones and has_export_columns(connection, table)]
     profiles = profile_tables(connection)
     exported = {*ours, *(table.name for table in profiles if table.rows is not None)}
-    counted = {table: rows_per_day(connection, table, zones[table]) for table in ours}
+    row_counts = {table: rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
             [row for row in rows if not row.table.startswith(SHADOW)],
-            counted,
+            row_counts,
             {
                 key: target
                 for key, target in read_targets(connection).items()
@@ -155,7 +155,7 @@ def read_contents(connection: Connection) -> Contents:
         replacements=tuple(_replacements(connection, tables, rows)),
         profiles=tuple(profiles),
         others=tuple(table for table in tables if table not in exported and not table.startswith("_")),
-        unknown=dict(_unknown(rows, counted)),
+        unknown=dict(_unknown(rows, row_counts)),
         outdated_flat_tables=tuple(outdated_flat_tables(connection)),
     )
 
@@ -168,8 +168,8 @@ def run_query(
 ) -> QueryResult | None:
     """Run *sql* and return the rows of its last statement, or None if that statement has no rows.
 
-    *column* returns SQL that converts a column to text, given SQL for the column and its type. *parameters* has the
-    values of `$name` in the last statement.
+    *column* is called with SQL for a column and with the column's type, and returns SQL that converts the column to text.
+    *parameters* contains the values of `$name` in the last statement.
 
     Raises:
         ValueError: The SQL is wrong; the message has one line.
@@ -226,7 +226,7 @@ def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duc
     statements = connection.extract_statements(sql)
     # The database is read-only, but COPY and EXPORT write files, and attached databases can be changed.
     for statement in statements:
-        if statement.type not in _READING:
+        if statement.type not in _READ_STATEMENTS:
             raise ValueError(
                 f"SQL: {statement.type.name} may write, which is not allowed here; use DuckDB itself"
             )
@@ -246,7 +246,7 @@ def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duc
 
 
 def _parameter_error(names: Sequence[str], parameters: Parameters) -> str:
-    """Return the error if a statement has parameters with these *names*, but not exactly these have values."""
+    """Return the message if *names*, the parameters in a statement, and *parameters*, which have values, differ."""
     expected = ", ".join(f"${name}" for name in names) or "no parameters"
     text = f"SQL: the last statement has {expected}; pass a value for each with -p NAME=VALUE"
     keys = [f"${name}" for name in names if name.isidentifier()]
@@ -287,23 +287,23 @@ def one_line_errors() -> Iterator[None]:
 
 
 def rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
-    """Count the rows in each batch on each day in *zone*. Times are converted once per quarter of an hour."""
+    """Count the rows in each batch on each day in *zone*. To save time, each quarter of an hour is converted only once."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
     rows = connection.execute(
         f"SELECT export_batch, {day}::DATE, sum(n)::BIGINT FROM (SELECT export_batch, "
         f"time_bucket({_QUARTER}, event_time) AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
         [] if zone == "UTC" else [zone],
     ).fetchall()
-    counted: dict[int, Counter[date | None]] = defaultdict(Counter)
+    row_counts: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
         # DuckDB supports more years than Python.
-        counted[batch][on if isinstance(on, date) else None] += number
-    return dict(counted)
+        row_counts[batch][on if isinstance(on, date) else None] += number
+    return dict(row_counts)
 
 
-def _unknown(rows: Sequence[Batch], counted: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
+def _unknown(rows: Sequence[Batch], row_counts: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
     visible = {(row.table, row.number) for row in rows if row.visible}
-    for table, batches in counted.items():
+    for table, batches in row_counts.items():
         number = sum(sum(days.values()) for batch, days in batches.items() if (table, batch) not in visible)
         if number and not table.startswith(SHADOW):
             yield table, number

@@ -12,10 +12,10 @@ from mixpanel_export._model import Batch, Chunk, Selection
 
 @dataclass(frozen=True, slots=True)
 class RemovedDays:
-    """Days with events that a replacement does not request."""
+    """Days of a table with events that a replacement removes and does not refetch."""
 
     ranges: tuple[Chunk, ...] = ()
-    """The days, as runs of consecutive days, in order."""
+    """The ranges of consecutive days, in order."""
     events: int = 0
     """The number of events that are not requested again."""
 
@@ -28,7 +28,7 @@ class RemovedDays:
 def removed_days(connection: Connection, table: str, requested: Chunk, selection: Selection) -> RemovedDays:
     """Return the days of *table* outside *requested*, and the days with events that *selection* does not include.
 
-    A missing table has no days.
+    If the table does not exist, there are no such days.
 
     Raises:
         TableFormatError: A newer release wrote the ledger.
@@ -38,29 +38,35 @@ def removed_days(connection: Connection, table: str, requested: Chunk, selection
     if not table_exists(connection, name):
         return RemovedDays()
     batches = [batch for batch in read_batches(connection, name) if batch.visible]
-    # The project of imported batches is unknown, and they are replaced because nothing proves that they are complete.
-    fetched = [
+    # Imported batches are assumed to be in the selection: their project is unknown, and they may be incomplete.
+    selected = [
         batch for batch in batches if batch.status == "imported" or selection.includes(batch.selection)
     ]
-    others = [batch for batch in batches if batch not in fetched and batch.rows]
+    others = [batch for batch in batches if batch not in selected and batch.rows]
     days = {day for batch in batches for day in batch.days.dates}.difference(requested.dates)
     days |= {day for batch in others for day in batch.days.dates}
-    outside = [batch for batch in fetched if not batch.days.overlaps(requested)]
+    outside = [batch for batch in selected if not batch.days.overlaps(requested)]
     events = sum(batch.rows for batch in outside + others)
-    return RemovedDays(tuple(join_days(days)), events + _partial_rows(connection, name, fetched, requested))
+    return RemovedDays(tuple(join_days(days)), events + _partial_rows(connection, name, selected, requested))
 
 
 def _partial_rows(connection: Connection, table: str, batches: Sequence[Batch], requested: Chunk) -> int:
-    """Return the rows outside *requested* in batches that also have requested days. The ledger does not count them by day."""
+    """Return the number of rows outside *requested* in batches that also contain requested days.
+
+    The rows are counted in the table, because the ledger does not count them by day.
+    """
     inside = set(requested.dates)
-    lost = {
+    other_days = {
         batch.number: set(batch.days.dates) - inside
         for batch in batches
         if batch.days.overlaps(requested) and not inside.issuperset(batch.days.dates)
     }
-    if not lost:
+    if not other_days:
         return 0
     counts = rows_per_day(connection, table, batches[0].zone)
     return sum(
-        rows for number, days in lost.items() for day, rows in counts.get(number, {}).items() if day in days
+        rows
+        for number, days in other_days.items()
+        for day, rows in counts.get(number, {}).items()
+        if day in days
     )

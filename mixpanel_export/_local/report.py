@@ -1,4 +1,4 @@
-"""The report of `Workspace.report` and `mpx report`."""
+"""Creates the report of `Workspace.report` and `mpx report`."""
 
 from datetime import UTC, datetime
 from functools import partial

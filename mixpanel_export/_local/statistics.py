@@ -1,4 +1,4 @@
-"""Functions that compute statistics of tables. They change nothing."""
+"""Functions that compute statistics of tables. They do not change the database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ _NUMBERS = {
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """Convert DuckDB errors to `QueryError`, with DuckDB's message, which may have several lines."""
+    """Convert DuckDB errors to `QueryError`. DuckDB's message, which can have several lines, is kept."""
     try:
         yield
     except duckdb.Error as error:
@@ -44,17 +44,17 @@ def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResu
 
 
 def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBreakdownResult:
-    """Return the events of a table by name.
+    """Return statistics of a table's events for each event name.
 
     Raises:
         TableNotFoundError: There is no such table.
         QueryError: The table does not contain events.
     """
     name = _table_with(connection, table, "event_name", "event_time", "distinct_id")
-    counted = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
-    total = connection.execute(f"SELECT {counted} FROM {quoted(name)}").fetchall()[0]
+    counts = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
+    total = connection.execute(f"SELECT {counts} FROM {quoted(name)}").fetchall()[0]
     rows = connection.execute(
-        f"SELECT event_name, {counted}, round(100.0 * count(*) / sum(count(*)) OVER (), 2)::DOUBLE "
+        f"SELECT event_name, {counts}, round(100.0 * count(*) / sum(count(*)) OVER (), 2)::DOUBLE "
         f"FROM {quoted(name)} GROUP BY event_name ORDER BY count(*) DESC, event_name"
     ).fetchall()
     events, users, first, last = total
@@ -70,11 +70,11 @@ def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: s
         TableNotFoundError: There is no such table.
         QueryError: The table does not contain events.
     """
-    needed = ["properties"] if event is None else ["properties", "event_name"]
-    name = _table_with(connection, table, *needed)
-    selected = "" if event is None else " WHERE event_name = ?"
+    columns = ["properties"] if event is None else ["properties", "event_name"]
+    name = _table_with(connection, table, *columns)
+    condition = "" if event is None else " WHERE event_name = ?"
     rows = connection.execute(
-        f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(name)}{selected}",
+        f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(name)}{condition}",
         [] if event is None else [event],
     ).fetchall()
     return sorted(key for (key,) in rows)

@@ -1,7 +1,7 @@
 """Lists, describes and drops the tables of a database.
 
-Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. Exported
-tables are those in the ledger or in mixpanel_data's `_metadata`. All other tables are the user's own.
+Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. A table counts as
+exported if the ledger or mixpanel_data's `_metadata` lists it. All other tables are the user's own.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import ArgumentError, TableFormatError, TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
-_FETCHED = {
+_LAST_EXPORTS = {
     "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
     "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
     "WHERE status <> 'failed' GROUP BY table_name",
@@ -114,8 +114,8 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
     names = _visible(connection)
-    listed = f"choose one of the file's tables: {', '.join(names)}" if names else "the file has no tables"
-    return TableNotFoundError(table, advice=did_you_mean(table, names) + listed)
+    choices = f"choose one of the file's tables: {', '.join(names)}" if names else "the file has no tables"
+    return TableNotFoundError(table, advice=did_you_mean(table, names) + choices)
 
 
 def _visible(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -134,7 +134,7 @@ def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, dat
     """
     rows = [
         row
-        for source, sql in _FETCHED.items()
+        for source, sql in _LAST_EXPORTS.items()
         if table_exists(connection, source)
         for row in connection.execute(sql).fetchall()
     ]

@@ -1,4 +1,4 @@
-"""Converts mixpanel_data's tables of events and profiles, with every row, in one transaction.
+"""Converts mixpanel_data's tables of events and profiles in one transaction. Every row is kept.
 
 Each table is copied without its constraints, and then replaced with the copy. If anything fails, the file is unchanged.
 
@@ -77,7 +77,7 @@ class _Metadata:
 
 @short_tracebacks
 def upgrade_database(path: str | Path) -> UpgradeResult:
-    """Convert mixpanel_data's tables of events and profiles in the file *path*, with every row, in one transaction.
+    """Convert mixpanel_data's tables of events and profiles in the file *path*, in one transaction. Every row is kept.
 
     The days of a converted table have the status `imported`. Other days can be appended, and `replace` fetches all days
     again. `properties` still lacks `time`, `distinct_id` and `$insert_id`, which mixpanel_data removed. The file grows by
@@ -85,7 +85,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
 
     Raises:
         DatabaseNotFoundError: There is no such file.
-        DatabaseError: The file was not written by mixpanel_data, or cannot be opened or written. It is unchanged.
+        DatabaseError: The file was not written by mixpanel_data, or cannot be opened or written. The file is unchanged.
         TableFormatError: A newer release of this program has exported into the file.
         ExportRunningError: This process is exporting into the file.
     """
@@ -151,7 +151,7 @@ def _convert_tables(
         metadata = _read_metadata(connection)
         for table in (*tables, *profiles):
             delete_foreign_metadata(connection, table)
-        _set_metadata_aside(connection)
+        _remove_old_metadata(connection)
         create_ledger(connection)
         unknown = _Metadata(datetime.now(UTC), None)
         return (
@@ -173,11 +173,8 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
     }
 
 
-def _set_metadata_aside(connection: Connection) -> None:
-    """Rename or drop the old table `_metadata`, because a view with this name is created.
-
-    It is renamed if it lists other tables.
-    """
+def _remove_old_metadata(connection: Connection) -> None:
+    """Drop the old table `_metadata`, or rename it if it still lists other tables. A view with this name replaces it."""
     if is_table(connection, PROFILES) and not connection.execute(f"FROM {PROFILES} LIMIT 1").fetchall():
         connection.execute(f"DROP TABLE {PROFILES}")
     if not is_table(connection, "_metadata"):

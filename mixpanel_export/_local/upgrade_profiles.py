@@ -22,7 +22,7 @@ def old_profile_tables(connection: Connection) -> list[str]:
 
 
 def convert_profiles(connection: Connection, table: str, copy: str, fetched_at: datetime) -> UpgradedTable:
-    """Copy a table into the new table *copy*, which replaces it, and record its profiles as one snapshot."""
+    """Copy a table to the new table *copy*, replace the table with the copy, and record the profiles as one snapshot."""
     ((number,),) = connection.execute("SELECT nextval('_export_batch_ids')").fetchall()
     create_table(connection, copy, PROFILE_COLUMNS)
     ((rows,),) = connection.execute(

@@ -1,8 +1,8 @@
 """The command line, `mpx`.
 
-A command parses its arguments, calls the library and prints the result. Library errors are turned into one line on
-standard error and an exit code here, and nowhere else. A command module is imported when the command is used, and
-imports its dependencies when the command runs, so `mpx --help` loads neither an HTTP client nor a database.
+A command parses its arguments, calls the library and prints the result. Only this module turns the library's errors into
+one line on standard error and an exit code. A command module is imported when the command is used, and imports its
+dependencies when the command runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
 import json
@@ -49,7 +49,7 @@ COMMANDS = (
     "verify",
 )
 
-_MODULES = {"report": "report_page"}  # `cli.report` is taken: it formats the messages about an export
+_MODULES = {"report": "report_page"}  # `cli.report` formats the messages about an export
 
 # The first matching class decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -79,7 +79,7 @@ _OPTIONS = {
 class Interrupted(click.ClickException):
     """The command was interrupted by Ctrl-C, SIGTERM or SIGHUP. The message says how to continue."""
 
-    exit_code = 130  # as shells report it for SIGINT
+    exit_code = 130  # the exit code that shells report for SIGINT
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(self.message, file=file, err=file is None)
@@ -107,7 +107,7 @@ def in_options(problem: BaseException, *, days: bool = True) -> str:
 
 
 def program() -> str:
-    """Return the command that runs this program: `mpx`, or its path if the shell would not find this `mpx`."""
+    """Return the command that runs this program: `mpx`, or the program's path if the shell would run a different `mpx`."""
     script = Path(sys.argv[0])
     on_path = shutil.which("mpx")
     if script.stem != "mpx" or (on_path and _program_file(Path(on_path)) == _program_file(script)):
@@ -120,7 +120,7 @@ def _program_file(path: Path) -> Path:
     return path.resolve().with_suffix("")  # drops .exe on Windows, which some launchers omit
 
 
-class Suggesting(click.Group):
+class SuggestingGroup(click.Group):
     """A command group that suggests a command when an unknown one is typed."""
 
     def resolve_command(
@@ -133,7 +133,7 @@ class Suggesting(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Mpx(Suggesting):
+class Mpx(SuggestingGroup):
     """The command group. It imports commands on demand and reports errors on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -160,7 +160,7 @@ class Mpx(Suggesting):
                 ctx.exit(error.exit_code)
             raise click.UsageError(message) from error
         except BrokenPipeError:
-            raise  # click exits quietly if nobody reads the output any more
+            raise  # click exits quietly if the reader has closed the pipe
         except (errors.MixpanelDataError, ValueError, OSError) as error:
             report_error(ctx, error)
             ctx.exit(exit_code_of(error))
@@ -177,10 +177,10 @@ class Mpx(Suggesting):
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether *error* means Ctrl-C, rather than a bug or the answer "no" to a question."""
+    """Whether Ctrl-C caused *error*. The other causes are a bug and the answer "no" to a question."""
     if isinstance(error, click.Abort):
         return isinstance(error.__context__, KeyboardInterrupt)
-    # After Ctrl-C, a statement of DuckDB raises a RuntimeError with this text.
+    # After Ctrl-C, a running DuckDB statement raises a RuntimeError with this message.
     return not isinstance(error, RuntimeError) or str(error) == "Query interrupted"
 
 
@@ -210,8 +210,8 @@ def _kind(error: Exception) -> str:
         "show_default": True,
         "max_content_width": WIDTH,
     },
-    epilog="Start with `mpx demo`, which needs no account. Then: `mpx accounts add`, `mpx export --from yesterday`, and every "
-    "night `mpx sync`.",
+    epilog="Start with `mpx demo`, which works without an account. Then run `mpx accounts add` and `mpx export --from yesterday`. "
+    "Run `mpx sync` every night.",
 )
 @click.version_option(package_name="mpx-export")
 @click.pass_context

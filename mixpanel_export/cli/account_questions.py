@@ -1,4 +1,4 @@
-"""The questions of `mpx accounts add`. Each answer is checked, and an invalid one is asked for again."""
+"""The questions of `mpx accounts add`. A question is asked again until the answer is valid."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
 
 
 def checked_username(text: str) -> str:
-    """Return the user name. Raises `click.BadParameter` if it is not valid."""
+    """Return the user name without surrounding whitespace. Raises `click.BadParameter` if it is invalid."""
     name = text.strip()
     if not name or ":" in name:
         raise click.BadParameter("a user name must not be empty or contain a colon")

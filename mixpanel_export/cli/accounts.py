@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mixpanel_export._config.environment import variable
-from mixpanel_export.cli import Suggesting, complete, print_json, program
+from mixpanel_export.cli import SuggestingGroup, complete, print_json, program
 from mixpanel_export.cli.add_account import add
 from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
@@ -18,8 +18,8 @@ Examples:
   mpx accounts test main
   mpx accounts list
 
-The file is MP_CONFIG_PATH, else ~/.mp/config.toml. Its other contents are preserved. MP_USERNAME and MP_SECRET take
-precedence over the default account, and --account NAME takes precedence over both.
+MP_CONFIG_PATH sets the path of the configuration file; the default is ~/.mp/config.toml. Other contents of the file are
+preserved. MP_USERNAME and MP_SECRET take precedence over the default account, and --account NAME takes precedence over both.
 """
 
 TEST_EXAMPLES = """\b
@@ -27,8 +27,8 @@ Examples:
   mpx accounts test
   mpx accounts test eu --json
 
-The command requests one of yesterday's events. It uses one request of the hourly quota if Mixpanel accepts the
-account, and none if not.
+The command requests one of yesterday's events. The request counts against the hourly quota only if Mixpanel accepts the
+account.
 
 \b
 Exit codes:
@@ -40,7 +40,7 @@ Exit codes:
 
 
 @click.group(
-    "accounts", cls=Suggesting, short_help="Manage accounts in the configuration file.", epilog=EXAMPLES
+    "accounts", cls=SuggestingGroup, short_help="Manage accounts in the configuration file.", epilog=EXAMPLES
 )
 def command() -> None:
     """Manage service accounts, each with its project and region, in the configuration file."""
@@ -129,7 +129,7 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
 @click.argument("name", shell_complete=complete.accounts)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(*, name: str, yes: bool) -> None:
-    """Remove the account NAME from the configuration file, with its secret, which Mixpanel does not show again."""
+    """Remove the account NAME and its secret from the configuration file. Mixpanel does not show the secret again."""
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._local.accounts import check_known, remove_account
 

@@ -45,7 +45,7 @@ Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored
 
 _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
 _MAX_ATTEMPTS = 3  # maximum number of requests that test an account
-_FORBIDDEN = 403  # the status if the account has no access to the project
+_FORBIDDEN = 403  # Mixpanel's status if the account cannot access the project
 
 
 def _checking(
@@ -96,7 +96,7 @@ def _checking(
 @click.option("--keyring", is_flag=True, help="Store the secret in the system's keyring (extra `keyring`).")
 @click.option("--replace", is_flag=True, help="Replace the account if it already exists.")
 @click.option(
-    "--default", is_flag=True, help="Make it the default account. The first account is always the default."
+    "--default", is_flag=True, help="Make this the default account. The first account is always the default."
 )
 @click.option("--no-test", is_flag=True, help="Do not test the account.")
 @api_url_option
@@ -114,7 +114,10 @@ def add(
     no_test: bool,
     api_url: str | None,
 ) -> None:
-    """Add a service account to the configuration file, which only its owner can then read. NAME is the name for --account."""
+    """Add a service account to the configuration file, and make the file readable only by its owner.
+
+    Other commands use the account if --account NAME is given.
+    """
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._local.accounts import add_account
     from mixpanel_export.credentials import Credentials
@@ -123,7 +126,7 @@ def add(
     name = _checked_name(path, name, replace=replace)  # before any other prompt
     username = username or prompt("User name of the service account", "--username", checked_username)
     secret = secret_from_input(from_stdin=secret_stdin)
-    typed = _Typed(secret is None, region is None, project_timezone is None)
+    typed = _TypedAnswers(secret is None, region is None, project_timezone is None)
     credentials = Credentials(
         username,
         prompt_secret() if secret is None else secret,
@@ -131,14 +134,14 @@ def add(
         (region or prompt_region()).lower(),
         project_timezone or prompt_zone(),
     )
-    tried = ""
+    test_result = ""
     if not no_test:
-        credentials, tried = _tried(credentials, api_url, typed)
+        credentials, test_result = _test_until_accepted(credentials, api_url, typed)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
     )
-    click.echo(f"Added {name} ({facts}) to {path}. {tried or _advice(name)}")
+    click.echo(f"Added {name} ({facts}) to {path}. {test_result or _advice(name)}")
     _offer_defaults(path)
     account = [] if is_default else ["--account", name]
     click.echo(f"Next: {quoted([program(), 'export', *account, '--from', 'yesterday'])}")
@@ -177,34 +180,39 @@ def _new_name(path: Path, text: str, *, replace: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Typed:
-    """The answers that may be asked for again, because no option or variable has them."""
+class _TypedAnswers:
+    """Whether each answer was typed on the terminal. Only such answers can be asked for again."""
 
     secret: bool
     region: bool
     zone: bool
 
 
-def _tried(credentials: "Credentials", api_url: str | None, typed: _Typed) -> tuple["Credentials", str]:
-    """Test the account, and return the accepted credentials and the result as a sentence.
+def _test_until_accepted(
+    credentials: "Credentials", api_url: str | None, typed: _TypedAnswers
+) -> tuple["Credentials", str]:
+    """Test the account. Return the accepted credentials, and the result of the test as a sentence.
 
-    If the account is rejected, the user is asked again for the answers that may be wrong, at most twice.
+    If Mixpanel rejects the account, the user is asked again for an answer that may be wrong, at most twice.
 
     Raises:
-        AuthenticationError, ConfigError: See `_try`.
+        AuthenticationError, ConfigError: See `_test`.
     """
     from mixpanel_export.errors import AuthenticationError, ConfigError
 
     for _ in range(_MAX_ATTEMPTS - 1):
         try:
-            return credentials, _try(credentials, api_url)
+            return credentials, _test(credentials, api_url)
         except (AuthenticationError, ConfigError) as error:
-            credentials = _asked_again(error, credentials, typed)
-    return credentials, _try(credentials, api_url)
+            credentials = _ask_again(error, credentials, typed)
+    return credentials, _test(credentials, api_url)
 
 
-def _asked_again(error: "MixpanelDataError", credentials: "Credentials", typed: _Typed) -> "Credentials":
-    """Report *error*, and ask again for the answer that is probably wrong. The secret is asked for if the region stays.
+def _ask_again(error: "MixpanelDataError", credentials: "Credentials", typed: _TypedAnswers) -> "Credentials":
+    """Report *error* and ask again for the answer that is probably wrong. Return the corrected credentials.
+
+    If Mixpanel does not accept the user name and the secret, the region is asked for first. The secret is asked for only
+    if the user does not change the region.
 
     Raises:
         MixpanelDataError: *error*, if that answer was not typed on the terminal.
@@ -229,11 +237,11 @@ def _asked_again(error: "MixpanelDataError", credentials: "Credentials", typed: 
     return with_changes(credentials, region=region)
 
 
-def _try(credentials: "Credentials", api_url: str | None) -> str:
-    """Test the account, and return the result as a sentence.
+def _test(credentials: "Credentials", api_url: str | None) -> str:
+    """Test the account once. Return the result as a sentence.
 
     Raises:
-        AuthenticationError: Mixpanel does not accept the account, or the account has no access to the project (403).
+        AuthenticationError: Mixpanel does not accept the account, or the account cannot access the project (403).
         ConfigError: The account has a time zone, but the project's times are in UTC.
     """
     from mixpanel_export._source.check import check_credentials
@@ -280,4 +288,4 @@ def _offer_defaults(path: Path) -> None:
     question = "Should every export run with --parallel --resume by default?"
     if click.confirm(question, default=True, err=True):
         set_defaults(path, parallel=True, mode="resume")
-        click.echo(f'[defaults] in {path} has parallel = true and mode = "resume".')
+        click.echo(f'[defaults] in {path} now has parallel = true and mode = "resume".')

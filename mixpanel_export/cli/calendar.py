@@ -1,4 +1,4 @@
-"""Draws a calendar of a table's days, with row counts as bars. Pure: no output, no SQL."""
+"""Draws a calendar of a table's days, with row counts as bars. The functions only return text."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage, Day
 
 FEW_DAYS = 14
-"""Up to this many days are drawn one per line; more are drawn one month per line, with one character per day."""
+"""The maximum number of days that are drawn with one line per day.
 
-_NARROW = 79  # columns; on a narrower terminal, a month's bars are drawn below its days
+More days are drawn with one line per month and one character per day.
+"""
+
+_MIN_WIDTH_BESIDE = (
+    79  # columns; on a narrower terminal, a month's bars are drawn below its days, not beside them
+)
 _MONTH = 31  # characters
 
 _COLOURS = {
@@ -77,12 +82,12 @@ def _days(days: Sequence["Day"], signs: Signs, max_rows: int, width: int) -> Ite
 
 
 def _months(days: Sequence["Day"], signs: Signs, max_rows: int, width: int) -> Iterator[str]:
-    """Yield one line per month: a character per day, then the row counts beside or below the days."""
+    """Yield the lines of each month: a character per day, and the row counts beside or below the days."""
     ruler = "1   5    10   15   20   25   30 "
-    beside = width >= _NARROW
+    beside = width >= _MIN_WIDTH_BESIDE
     yield (" " * 8 + ruler + (" " + ruler if beside else "")).rstrip()
-    for month, some in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
-        month_days = list(some)
+    for month, group in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
+        month_days = list(group)
         total = _short(sum(day.rows for day in month_days))
         calendar = _by_day(month_days, lambda day: _coloured(signs.of(day.status), day.status))
         bars = _by_day(month_days, lambda day: _height(day.rows, max_rows, signs.heights))
@@ -94,8 +99,8 @@ def _months(days: Sequence["Day"], signs: Signs, max_rows: int, width: int) -> I
 
 
 def _by_day(days: Sequence["Day"], sign: "Callable[[Day], str]") -> str:
-    of = {day.day.day: sign(day) for day in days}
-    return "".join(of.get(number, " ") for number in range(1, _MONTH + 1))
+    signs = {day.day.day: sign(day) for day in days}
+    return "".join(signs.get(number, " ") for number in range(1, _MONTH + 1))
 
 
 def _height(rows: int, max_rows: int, heights: str) -> str:

@@ -1,6 +1,6 @@
-"""Shell completion for accounts, files and tables. After any error, nothing is offered.
+"""Shell completion for accounts, files and tables. If an error occurs, the list of completions is empty.
 
-An item's help text has no commas, because click's fish script cuts it off there.
+The help text of an item must not contain a comma, because click's fish script cuts the text off there.
 """
 
 from pathlib import Path
@@ -42,9 +42,9 @@ def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
     # While the value of an option is being completed, click has not parsed the arguments yet. They are still in
     # `ctx.args`, and the first one may be the database.
-    named = next(iter(ctx.args), None) or ctx.params.get("db")
+    database = next(iter(ctx.args), None) or ctx.params.get("db")
     try:
-        path = Path(named or chosen_database() or DEFAULT_DB)
+        path = Path(database or chosen_database() or DEFAULT_DB)
         with Workspace(path=path, read_only=True) as workspace:
             return [
                 CompletionItem(table.name, help=f"{table.row_count} rows")

@@ -84,7 +84,7 @@ def chosen_days(
 
     Raises:
         ArgumentError: A day is invalid, or *last* is before *first*.
-        UsageError: Both *first* and *number* are given, or *first_missing* raises it.
+        UsageError: Both *first* and *number* are given, or *first_missing* raises this error.
     """
     from mixpanel_export._model import Chunk
     from mixpanel_export._planning.days import checked_days, resolve_day
@@ -103,9 +103,9 @@ def chosen_days(
 
 
 def first_missing_day(db: str, table: str, selection: "Selection") -> date | None:
-    """Return the first day to fetch: the first that is missing, failed or open, else the day after the last one.
+    """Return the first missing, failed or open day of a table or, if there is none, the day after its last day.
 
-    Return None if the table has been dropped, or if the ledger has no days of *selection* in it.
+    Return None if the table has been dropped, or if the ledger has no days of *selection* for the table.
     """
     from mixpanel_export._database.coverage import RowsPerDay, coverages
     from mixpanel_export._database.ledger import read_batches
@@ -118,8 +118,8 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
     with open_read_only(db) as connection:
         check_ledger(connection)
         exists: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
-        known = coverages(read_batches(connection), exists, read_targets(connection))
-    for coverage in known:
+        all_coverages = coverages(read_batches(connection), exists, read_targets(connection))
+    for coverage in all_coverages:
         same_table = coverage.table.lower() == table.lower()
         if same_table and coverage.selection == selection and not coverage.dropped:
             days = coverage.to_fetch

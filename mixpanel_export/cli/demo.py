@@ -1,4 +1,4 @@
-"""`mpx demo`: a parallel export from a simulated Mixpanel, checked event by event."""
+"""`mpx demo`: exports events in parallel from a simulated Mixpanel, and checks every event."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ PROJECT = "demo-"  # prefix, followed by the number of events per day
 # Seconds. The server is slow enough to limit the export's speed, as Mixpanel does, and fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
 UNUSUAL_SHARE = (
-    0.002  # share of events with an unusual or missing time or id, which must also be exported exactly
+    0.002  # share of events with an unusual or missing time or id; these must be exported exactly, too
 )
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 4"
@@ -127,7 +127,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     say("Generating the simulator's events.")
     simulator.prepare(FIRST_DAY, last)
     result = run_sync(_export, simulator, project_id, db, last, shown=shown)
-    say("Comparing every event in the file with the simulator's.")
+    say("Comparing every event in the file with the original.")
     with Workspace(path=db, read_only=True) as workspace:
         top = workspace.connection.execute(TOP_EVENTS).fetchall()
         return Outcome(simulator, result, days, is_exact(simulator, last, workspace), top)
@@ -158,15 +158,15 @@ async def _export(
 
 
 def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
-    """Whether the table holds exactly the simulator's events, comparing every column and the text of the properties."""
+    """Whether the table holds exactly the simulator's events. All columns are compared, `properties` as text."""
     from mixpanel_export.simulator import checksum
 
     truth = simulator.truth(FIRST_DAY, last)
     cursor = workspace.connection.execute(ROWS)
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        while some := cursor.fetchmany(10_000):
-            yield from some
+        while group := cursor.fetchmany(10_000):
+            yield from group
 
     return checksum(rows()) == truth.checksum
 

@@ -23,7 +23,7 @@ Examples:
   mpx doctor app.duckdb --account eu
   mpx doctor --offline --json
 
-The command changes nothing, sends no credentials and uses no quota.
+The command does not change anything, send credentials or use the quota.
 
 \b
 Exit codes:
@@ -100,11 +100,11 @@ def _check_server(credentials: "Credentials | None", api_url: str | None) -> Ite
 
     region = credentials.region if credentials else (variable("MP_REGION") or "us").lower()
     try:
-        reached = run_sync(probe_server, export_url(region, api_url))
+        probe = run_sync(probe_server, export_url(region, api_url))
     except MixpanelDataError as error:
         yield finding_of("server", "problem", error)
     else:
-        yield from server_findings(reached)
+        yield from server_findings(probe)
 
 
 def _show(finding: "Finding") -> None:

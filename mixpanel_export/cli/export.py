@@ -58,13 +58,13 @@ Examples:
   mpx export --from 2024-01 --to 2024-03 --parallel --stdout | gzip > events.ndjson.gz
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
-Options that are not given come from [defaults] in that file, such as parallel = true, workers = 10, mode = "resume",
+Default values of options come from [defaults] in that file, such as parallel = true, workers = 10, mode = "resume",
 flatten = true and db = "events.duckdb".
 
 \b
 Exit codes:
   0    success
-  1    a batch failed, or any other error
+  1    a batch failed, or another error occurred
   2    wrong usage
   3    authentication or configuration failed, or an optional library is not installed
   4    a table, account or file already exists or does not exist
@@ -125,7 +125,7 @@ Exit codes:
     "--yes",
     section="Days",
     is_flag=True,
-    help="Do not ask before --replace removes days that are not requested. Without a terminal, nothing is asked.",
+    help="Do not ask before --replace removes days that are not requested. Without a terminal, the command never asks.",
 )
 @option(
     "--mode",
@@ -167,7 +167,7 @@ Exit codes:
     "--allow-empty",
     section="What",
     is_flag=True,
-    help="Allow --replace to install a table without events.",
+    help="Allow --replace to replace the table with an empty one.",
 )
 @option(
     "--flatten/--no-flatten",
@@ -181,7 +181,7 @@ Exit codes:
     "--project-timezone",
     section="What",
     metavar="ZONE",
-    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's time zone.",
+    help="Time zone of a project with local times, such as US/Pacific. It overrides the account's time zone.",
 )
 @option(
     "-p",

@@ -1,4 +1,4 @@
-"""The options of `mpx export`, and which of them exclude each other."""
+"""The options of `mpx export`, and checks for options that exclude each other."""
 
 from dataclasses import dataclass
 

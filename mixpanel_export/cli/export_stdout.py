@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TABLE_OPTIONS = (
     "db", "mode", "append", "replace", "resume", "yes", "allow_empty", "allow_new_events", "flatten", "dry_run", "as_json",
 )  # fmt: skip
-# The arguments of `export_events` that `stream_batches` has, too.
+# The arguments that both `export_events` and `stream_batches` have.
 _ARGUMENTS = (
     "from_date", "to_date", "credentials", "events", "where", "limit", "max_workers", "chunk_days", "one_request",
     "dedupe", "project_timezone", "retries", "max_wait", "timeouts", "api_url", "per_second", "per_hour",
@@ -46,13 +46,13 @@ def stdout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         section="Output",
         is_flag=True,
         help="Write the events to standard output, one JSON object per line, exactly as Mixpanel sends them. A batch is "
-        "written once it is complete; duplicates in different batches are not removed. If the process is killed, a folder "
-        "mpx-* with events stays in the folder for temporary files; delete it.",
+        "written once it is complete; duplicates in different batches are not removed. If the process is killed, it leaves "
+        "a folder mpx-* with events in the system's temporary folder; delete it.",
     )(command)
 
 
 def print_events(ctx: click.Context, options: Options, output: Output) -> NoReturn:
-    """Write the events to standard output, and exit.
+    """Write the events to standard output. Then exit.
 
     Raises:
         UsageError: An option needs a table.
@@ -88,7 +88,7 @@ def print_events(ctx: click.Context, options: Options, output: Output) -> NoRetu
 
 
 def _write(ctx: click.Context, stream: "BatchStream") -> "ParallelFetchResult":
-    """Write all batches, and return the result, which lists days that failed."""
+    """Write all batches. Return the result, which lists the failed days."""
     rows = 0
     try:
         with binary_stdout(ctx) as stdout, stream as batches:
@@ -114,7 +114,7 @@ def _check(ctx: click.Context) -> None:
     ]
     if typed:
         name = "TABLE" if typed[0] == "table" else "--json" if typed[0] == "as_json" else option_of(typed[0])
-        raise click.UsageError(f"--stdout writes no table; leave out {name}")
+        raise click.UsageError(f"--stdout does not write a table; leave out {name}")
 
 
 def _days(options: Options, credentials: "Credentials") -> "Chunk":
@@ -128,5 +128,5 @@ def _days(options: Options, credentials: "Credentials") -> "Chunk":
 
 def _no_first_day() -> NoReturn:
     raise click.UsageError(
-        "--stdout needs a first day, because there is no table that could have one; pass --from or --days"
+        "--stdout needs a first day, because it does not use a table; pass --from or --days"
     )

@@ -1,4 +1,4 @@
-"""`mpx flatten`: a table with one typed column for each property."""
+"""`mpx flatten`: creates a table with one typed column for each property."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ Examples:
   mpx query 'SELECT "$browser", count(*) FROM events_flat GROUP BY ALL'
 """
 
-_SHOWN = 20  # names on one line
+_MAX_NAMES = 20  # names on one line
 
 
 def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
@@ -41,7 +41,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     multiple=True,
     callback=parse_names,
     metavar="KEYS",
-    help="Create columns only for these properties; separated by commas or as a JSON list.",
+    help="Create columns only for these properties, separated by commas or as a JSON list.",
 )
 @option(
     "--event",
@@ -51,7 +51,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     multiple=True,
     callback=parse_names,
     metavar="NAMES",
-    help="Use only these events; separated by commas or as a JSON list.",
+    help="Use only these events, separated by commas or as a JSON list.",
 )
 @option(
     "--per-event/--no-per-event",
@@ -124,11 +124,11 @@ def flat_lines(result: "FlattenResult") -> list[str]:
     lines += _name_list("Views", result.views)
     if result.rest:
         lines.append(
-            f"{result.table} has a column for the most frequent properties; the others are in _other."
+            f"{result.table} has columns for the most frequent properties; the others are in _other."
         )
     return lines
 
 
 def _name_list(title: str, names: tuple[str, ...]) -> list[str]:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return [f"{title}: {', '.join(names[:_SHOWN])}{more}"] if names else []
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return [f"{title}: {', '.join(names[:_MAX_NAMES])}{more}"] if names else []

@@ -27,7 +27,7 @@ Exit code 0 means that the tables have no events or profiles of these people, ev
 
 _NOTES = """\
 Delete these people in Mixpanel too. Until Mixpanel has deleted them, an export that refetches their days or profiles restores them.
-Queries no longer find the deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not have them."""
+Queries no longer find the deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not contain these bytes."""
 
 
 @click.command("forget", short_help="Delete people's events and profiles.", epilog=EXAMPLES)
@@ -53,16 +53,16 @@ def command(
 ) -> None:
     """Delete every event and profile whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
 
-    This includes hidden duplicates, and rejected or repaired lines in which the id occurs. mpx export --resume does not
-    fetch these days again. Flat tables are updated. Your own tables are not searched, and data sets of mpx publish keep
-    the people until the next mpx publish to them.
+    The command also deletes hidden duplicates, and rejected or repaired lines in which the id occurs. Flat tables are
+    updated. mpx export --resume does not refetch the days of deleted events. Your own tables are not searched. A data set
+    that mpx publish has written contains the people until you publish to it again.
 
-    Delete the person in Mixpanel first. If an export refetches these days or profiles before Mixpanel has deleted the
-    person, it restores them; then run mpx forget again.
+    Delete the person in Mixpanel first. If an export refetches the person's days or profile before Mixpanel has deleted the
+    person, the events and the profile are restored. Then run mpx forget again.
 
-    DuckDB marks deleted rows, but does not overwrite them immediately. Queries no longer find them, but anyone who reads
-    the file byte by byte can. A copy of the database into a new file (ATTACH, then COPY FROM DATABASE) does not have
-    them.
+    DuckDB marks deleted rows, but does not overwrite them immediately. Queries no longer find the rows, but anyone who
+    reads the file byte by byte can. A copy of the database in a new file (ATTACH, then COPY FROM DATABASE) does not
+    contain them.
     """
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.forget import forget_people
@@ -81,8 +81,8 @@ def _data_sets(db: str) -> Iterator[str]:
     from mixpanel_export._publish.status import publication_states
 
     with open_read_only(db) as connection:
-        behind = [state.publication for state in publication_states(connection) if state.behind]
-    for publication in behind:
+        outdated = [state.publication for state in publication_states(connection) if state.behind]
+    for publication in outdated:
         yield f"{publication.destination} may still have these events. To remove them:"
         yield f"  {publish_command(publication.destination, db)}"
 
@@ -101,7 +101,7 @@ def _summary_lines(result: "ForgetResult") -> list[str]:
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{number:>13}" for number in numbers) for name, *numbers in rows]
     if not result.total:
-        lines.append(f"{result.path} has nothing about them, so nothing was removed.")
+        lines.append(f"{result.path} has no events or profiles of these people, so nothing was removed.")
     if result.other_tables:
         lines.append(f"Not searched, because mpx did not export them: {', '.join(result.other_tables)}")
     return lines

@@ -1,4 +1,4 @@
-"""Help texts with options in sections and ranges in words, and parameters with defaults from the environment."""
+"""Help texts that list options in sections, and parameters that also read the environment and the configuration file."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,8 @@ def _defaults(ctx: click.Context) -> "Defaults":
     if _DEFAULTS not in ctx.meta:
         has_file = home() is not None or variable("MP_CONFIG_PATH") is not None
         ctx.meta[_DEFAULTS] = read_defaults(config_file()) if has_file else Defaults()
-    found: Defaults = ctx.meta[_DEFAULTS]
-    return found
+    defaults: Defaults = ctx.meta[_DEFAULTS]
+    return defaults
 
 
 class DatabaseArgument(FromEnvironment, click.Argument):

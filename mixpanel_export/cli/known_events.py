@@ -28,14 +28,14 @@ def check_event_names(
     action: str = "Export",
     wait: float | None = None,
 ) -> None:
-    """Check each of *events* that resembles an event of the project in the file, but is not one.
+    """Check for names in *events* that are not in the file but resemble the name of an event in the file.
 
-    Only events with rows are suggested, since an earlier mistyped name may have left an empty table. *action* is the
-    command's verb in the question and the error. *wait* is the time in seconds to wait for a file in use.
+    Such a name is probably mistyped if the file has complete days with all events. The user must then confirm the name on
+    the terminal, unless an earlier export used it. If the file has only selected events, a suggestion is printed, unless
+    *quiet* is true. Only events with rows are suggested, because an earlier mistyped name may have left an empty table.
 
-    If the file has complete days with all events, such a name is probably mistyped. The user must then confirm it on
-    the terminal. A name from an earlier export needs no confirmation. If the file has only selected events, a
-    suggestion is printed, unless *quiet*.
+    *action* is the command's verb in the question and the error. *wait* is the number of seconds to wait for a file that
+    another process uses.
 
     Raises:
         UsageError: A name needs confirmation, but there is no terminal, or *quiet* is true.
@@ -59,9 +59,9 @@ def check_event_names(
 
 
 def _known_names(db: str, project: str, wait: float | None) -> tuple[set[str], set[str], bool]:
-    """Return the project's event names in the tables, those in selections, and whether some days are complete.
+    """Return the event names in the project's tables, the names in its selections, and whether some days are complete.
 
-    If some days were exported completely, with all events, the names in the tables come from these days.
+    A day is complete here if all its events were exported. If there are complete days, only their event names are returned.
     """
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content
@@ -91,7 +91,7 @@ def _names_in(connection: "Connection", batches: "Iterable[Batch]") -> Iterator[
     numbers: dict[str, list[int]] = {}
     for batch in batches:
         numbers.setdefault(batch.table, []).append(batch.number)
-    for table, chosen in numbers.items():
+    for table, batch_numbers in numbers.items():
         if has_export_columns(connection, table):
             sql = f"SELECT DISTINCT event_name FROM {quoted(table)} WHERE export_batch IN (SELECT unnest(?))"
-            yield from (name for (name,) in connection.execute(sql, [chosen]).fetchall() if name)
+            yield from (name for (name,) in connection.execute(sql, [batch_numbers]).fetchall() if name)

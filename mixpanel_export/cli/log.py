@@ -1,4 +1,4 @@
-"""Standard error: text or, with `--log-format json`, one JSON object per line.
+"""Writes to standard error: text or, with `--log-format json`, one JSON object per line.
 
 Every object has `event` and `time` (UTC). Later releases may add keys to an event, but never change existing ones.
 """

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mixpanel_export._local.reader import Connection
     from mixpanel_export._quota.processes import Usage
 
-_SHORT = 5.0  # seconds; a shorter wait for the quota is not mentioned
-_LONG = 3_500.0  # seconds; older requests may be missing from the quota file
+_MIN_QUOTA_WAIT = 5.0  # seconds; a shorter wait for the quota is not mentioned
+_MAX_AGE = 3_500.0  # seconds; the quota file may no longer have older requests
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def explained(error: DatabaseLockedError, db: str, wait: float | None = None) ->
         error.db_path,
         error.holding_pid,
         f"{db} is {'still ' if wait else ''}in use{after} by {_holder(error, usage)}",
-        advice=f"{_advice(wait)}, or {_way_out(usage, db)}",
+        advice=f"{_advice(wait)}, or {_alternative(usage, db)}",
     )
 
 
@@ -71,9 +71,9 @@ def _usage(pid: int | None) -> "Usage | None":
 def _holder(error: DatabaseLockedError, usage: "Usage | None") -> str:
     if usage is None:
         return f"process {error.holding_pid}" if error.holding_pid else "another process"
-    since = "for about an hour or longer" if usage.first > _LONG else f"since {_clock(-usage.first)}"
+    since = "for about an hour or longer" if usage.first > _MAX_AGE else f"since {_clock(-usage.first)}"
     project = f"project {usage.project}" if usage.project else "a project"
-    spent = f" and has no requests left until {_clock(usage.wait)}" if usage.wait > _SHORT else ""
+    spent = f" and has no requests left until {_clock(usage.wait)}" if usage.wait > _MIN_QUOTA_WAIT else ""
     return f"process {error.holding_pid}, which has been exporting {project} {since}{spent}"
 
 
@@ -88,7 +88,7 @@ def _advice(wait: float | None) -> str:
     return "wait longer" if wait else "wait for it with --wait 10m"
 
 
-def _way_out(usage: "Usage | None", db: str) -> str:
+def _alternative(usage: "Usage | None", db: str) -> str:
     if usage is None:
         return "close the file in that process"
     command = quoted([program(), "retry", db])

@@ -68,7 +68,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
     "--append",
     section="What",
     is_flag=True,
-    help="Add profiles to an existing table; replace those that it already has. Deleted ones stay.",
+    help="Add profiles to an existing table, and replace profiles that it already has. Profiles deleted in Mixpanel stay.",
 )
 @option(
     "-w",
@@ -82,7 +82,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
     "--include-all-users/--no-include-all-users",
     section="What",
     default=None,
-    help="With --cohort: also export members without a profile. Mixpanel includes them if the option is not given.",
+    help="With --cohort: also export members without a profile, which is Mixpanel's default.",
 )
 @option(
     "--properties",
@@ -90,7 +90,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
     multiple=True,
     callback=parse_names,
     metavar="A,B",
-    help="Export only these properties; separated by commas or as a JSON list.",
+    help="Export only these properties, separated by commas or as a JSON list.",
 )
 @option(
     "--id",
@@ -114,7 +114,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
     "--allow-empty",
     section="What",
     is_flag=True,
-    help="Allow --replace to install a table without profiles.",
+    help="Allow --replace to replace the table with an empty one.",
 )
 @option(
     "--flatten/--no-flatten",
@@ -155,7 +155,7 @@ def command(
     """Export all profiles of a project into TABLE (default: profiles) of a DuckDB file.
 
     The table changes once, at the end. If the command fails or is interrupted, the table is unchanged. One request in the
-    Query API's hourly quota is enough for any number of profiles, unless the export must start again.
+    Query API's hourly quota is enough for any number of profiles, unless the export has to start over.
     """
     from mixpanel_export.credentials import resolve_credentials
 

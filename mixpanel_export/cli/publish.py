@@ -1,4 +1,4 @@
-"""`mpx publish`: keeps a data set of Parquet files in step with a table."""
+"""`mpx publish`: writes a table to a data set of Parquet files, and keeps the data set up to date."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,19 +36,19 @@ To read the data set, in DuckDB:
 \b
 Exit codes:
   0  the data set equals the table
-  1  a day differs from the table (--verify), or any other error
-  2  wrong usage, or another table or format than in the earlier publication
+  1  a day differs from the table (--verify), or another error occurred
+  2  wrong usage, or the data set at DEST has a different table or format
   3  the extra lake is not installed
   4  there is no such file or table
 """
 
-_SHOWN = 10  # days on one line
+_MAX_DAYS = 10  # days on one line
 
 
 @click.command(
     "publish",
     cls=SectionedCommand,
-    short_help="Keep a data set of Parquet files in step with a table.",
+    short_help="Keep a data set of Parquet files up to date with a table.",
     epilog=EXAMPLES,
 )
 @click.argument("destination", metavar="DEST", shell_complete=complete.files)
@@ -65,7 +65,7 @@ _SHOWN = 10  # days on one line
     "--format",
     section="What",
     type=click.Choice(["parquet", "delta"]),
-    show_default="that of the data set at DEST, or parquet",
+    show_default="the format of the data set at DEST, or parquet",
     help="Format of the data set; delta needs the extra lake.",
 )
 @option(
@@ -112,25 +112,25 @@ def command(
     quiet: bool,
     no_progress: bool,
 ) -> None:
-    """Write a table to DEST as files by UTC day, and keep this data set in step with the table.
+    """Write a table to DEST, one file for each UTC day. Later runs update the files.
 
     DEST is a folder, or a URL that begins with s3://, gs:// or az://. URLs need the extra lake: pip install
     'mpx-export[lake]'. Credentials and other settings come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and
     AWS_ENDPOINT_URL.
 
-    The first run writes one file for each day, such as date=2024-01-31/data.parquet. Later runs write
-    only the days that have changed, and delete days that the table no longer has. Rows without a time are in
-    date=__HIVE_DEFAULT_PARTITION__. Each file is replaced atomically, but a query that reads several files during a run
-    can see old and new days. With --format delta, the data set is a Delta table: each run changes it in one commit, so a
-    query sees the old or the new data set, and of two runs at the same time one fails.
+    The first run writes every day, for example to date=2024-01-31/data.parquet. Later runs write only the days that have
+    changed, and delete days that the table no longer has. Rows without a time are in date=__HIVE_DEFAULT_PARTITION__. Each
+    file is replaced atomically, but a query that reads several files during a run can see old and new days. With --format
+    delta, the data set is a Delta table. Each run then changes it in one commit, so a query sees either the old or the new
+    data set. If two runs overlap, one of them fails.
 
-    All files have the same columns: those of the table without export_batch. If the columns of a flat table change, all
-    days are written again. A column named date becomes date_2, because readers take date from the folders.
+    The files have all columns of the table except export_batch. If the columns of a flat table change, all days are
+    written again. A column named date is renamed to date_2, because readers add a column date from the folder names.
 
-    If DEST ends with .duckdb, all tables are copied to that file, which then replaces the old one by renaming. Dashboards can
-    read it while an export locks the database.
+    If DEST ends with .duckdb, all tables are copied to a new file, which then replaces DEST in one step. Dashboards can read
+    DEST while an export locks the database.
 
-    An interrupted run leaves the old or the new file of each day. The next run continues.
+    After an interruption, each day has its old or its new file. The next run writes the remaining days.
     """
     from mixpanel_export._publish.publish import publish_table
     from mixpanel_export._publish.read_copy import is_database
@@ -193,7 +193,7 @@ def copied(result: "CopyResult") -> str:
 
 
 def publish_after_export(ctx: click.Context, db: str, destination: str, output: Output) -> int:
-    """Bring a data set in step after an export. Return the exit code: 1 if it failed, which does not undo the export."""
+    """Update a data set after an export. Return the exit code: 1 if the update failed. A failure does not undo the export."""
     from mixpanel_export._publish.publish import publish_table
     from mixpanel_export._publish.read_copy import copy_database, is_database
     from mixpanel_export.progress import draw_days
@@ -239,5 +239,5 @@ def summary(result: "PublishResult") -> list[tuple[str, str]]:
 
 
 def _list(days: tuple[str, ...]) -> str:
-    more = f" and {len(days) - _SHOWN:,} more" if len(days) > _SHOWN else ""
-    return ", ".join(days[:_SHOWN]) + more
+    more = f" and {len(days) - _MAX_DAYS:,} more" if len(days) > _MAX_DAYS else ""
+    return ", ".join(days[:_MAX_DAYS]) + more

@@ -34,8 +34,8 @@ Examples:
 
 \b
 An events table has the columns event_name, event_time, distinct_id, insert_id, properties and
-export_batch. properties->>'plan' is text; properties.plan is JSON, so text has quotation marks.
-A key that starts with $ is written properties->>'$."$browser"'. `mpx flatten` creates a table
+export_batch. properties->>'plan' is text; properties.plan is JSON, so strings have quotation marks.
+To read a key that starts with $, write properties->>'$."$browser"'. `mpx flatten` creates a table
 with a column for each property. The file is opened read-only, and statements that would change
 it are rejected. --json and --csv write UTF-8, and they write JSON columns as they were received.
 Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 any other error.
@@ -54,7 +54,7 @@ class QueryCommand(click.Command):
 
     def _with_sql_last(self, args: list[str]) -> list[str]:
         """If the SQL looks like an option, move it to the end, after `--`."""
-        valued = {
+        options_with_value = {
             name
             for option in self.params
             if isinstance(option, click.Option) and not option.is_flag
@@ -63,7 +63,7 @@ class QueryCommand(click.Command):
         for place, argument in enumerate(args):
             if argument == "--":
                 break
-            is_value = place > 0 and args[place - 1] in valued
+            is_value = place > 0 and args[place - 1] in options_with_value
             if not is_value and _is_sql_like_an_option(argument):
                 return [*args[:place], *args[place + 1 :], "--", argument]
         return args
@@ -99,7 +99,7 @@ def parse_parameters(
     multiple=True,
     callback=parse_parameters,
     metavar="NAME=VALUE",
-    help="Value of $NAME in the SQL, as text; repeatable.",
+    help="Set $NAME in the SQL to this text; repeatable.",
 )
 @db_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for jq.")
@@ -152,7 +152,7 @@ def command(
         elif as_json or as_csv:
             _write_lines(connection, text, parameters, as_json=as_json)
         else:
-            _show(ctx, connection, text, parameters, rows)
+            _print_table(ctx, connection, text, parameters, rows)
 
 
 def _read_sql(sql: str | None, file: Path | None) -> str:
@@ -223,7 +223,7 @@ def _write_lines(connection: "Connection", sql: str, parameters: dict[str, str],
     out.flush()
 
 
-def _show(
+def _print_table(
     ctx: click.Context, connection: "Connection", sql: str, parameters: dict[str, str], max_rows: int
 ) -> None:
     from mixpanel_export._local.box import box_of
@@ -235,7 +235,9 @@ def _show(
     for page in box.pages:
         click.echo(page if _can_encode_frames(sys.stdout.encoding) else page.translate(_PLAIN))
     if box.more:
-        click.echo(f"The first {max_rows} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
+        click.echo(
+            f"Only the first {max_rows} rows are shown; --rows 0, --json or --csv prints all.", err=True
+        )
     say_unknown_keys(connection, sql)
     say_database(ctx)
 
@@ -254,7 +256,7 @@ def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - the signature o
 
 
 def json_value(column: str, kind: str) -> str:
-    """Return SQL that converts a column to JSON on one line; JSON columns keep their text, NaN and infinity are NULL."""
+    """Return SQL that converts a column to one line of JSON. JSON columns keep their text; NaN and infinity become NULL."""
     if kind == "JSON":
         return rf"replace(replace({column}::VARCHAR, chr(10), ' '), chr(13), ' ')"
     if kind in {"FLOAT", "DOUBLE"}:
@@ -263,7 +265,7 @@ def json_value(column: str, kind: str) -> str:
 
 
 def json_lines(result: "QueryResult") -> Iterator[str]:
-    """Yield a JSON object per row. If columns have the same name, most readers take the last one."""
+    """Yield a JSON object per row. If several columns have the same name, most JSON parsers use the last one."""
     names = [json.dumps(name, ensure_ascii=False) for name in result.columns]
     for row in result.rows:
         values = ("null" if value is None else value for value in row)

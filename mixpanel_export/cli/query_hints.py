@@ -20,10 +20,10 @@ def say_how_to_write_keys(sql: str, parameters: Collection[str]) -> None:
     for match in _PARAMETER.finditer(sql):
         if match[1].removeprefix("$") not in parameters:
             keys[match[1]] = f"{match[1]} as a parameter"
-    for key, reading in keys.items():
+    for key, interpretation in keys.items():
         say(
-            f"""DuckDB reads {reading}; the key {key} is written properties->>'$."{key}"' as text, """
-            f"""or properties."{key}" as JSON."""
+            f"""DuckDB reads {interpretation}. To read the key {key}, write properties->>'$."{key}"' for text """
+            f"""or properties."{key}" for JSON."""
         )
     if _EMPTY.search(sql):
         say("A key is missing after properties. The shell replaces $name in double quotes, so use --file.")
@@ -35,9 +35,9 @@ def say_unknown_keys(connection: "Connection", sql: str) -> None:
 
     for unknown in unknown_keys(connection, sql):
         rows = "No row" if unknown.sampled is None else f"None of {unknown.sampled:,} sampled rows"
-        written = _how_to_write(unknown.similar) if unknown.similar.startswith("$") else ""
-        say(f"{rows} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{written}")
+        hint = _how_to_write(unknown.similar) if unknown.similar.startswith("$") else ""
+        say(f"{rows} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{hint}")
 
 
 def _how_to_write(key: str) -> str:
-    return f""" It is written properties->>'$."{key}"'."""
+    return f""" To read it, write properties->>'$."{key}"'."""

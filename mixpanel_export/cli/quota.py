@@ -1,4 +1,4 @@
-"""`mpx quota`: the hourly quotas of a project, what uses them, and when more requests become available."""
+"""`mpx quota`: shows a project's hourly quotas, the processes that use them, and when more requests become available."""
 
 import os
 import sys
@@ -24,11 +24,11 @@ Examples:
   mpx quota
   mpx quota --project 12345 --region eu --json
 
-Raw exports have one quota; queries of event counts and profiles share another. The command sends no requests. It counts
-requests that this user sent from this machine. Mixpanel also counts requests from other machines and programs.
+Raw exports have one quota; queries of event counts and profiles share another. The command only counts the requests that
+this user sent from this machine. Mixpanel also counts requests from other machines and programs.
 """
 
-_LONG = 3_500.0  # seconds; older requests may be missing from the quota file
+_MAX_AGE = 3_500.0  # seconds; the quota file may no longer have older requests
 
 
 @click.command("quota", short_help="Show how many requests are left this hour.", epilog=EXAMPLES)
@@ -53,7 +53,7 @@ def command(
     per_hour: int,
     as_json: bool,
 ) -> None:
-    """Show how many requests a project has left in the rolling hour, what used them, and when more are available."""
+    """Show how many requests a project has left in the rolling hour, which processes used the quota, and when more requests become available."""
     from mixpanel_export._quota.file import QuotaFile, quota_file
     from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.shared import SharedQuota
@@ -118,12 +118,12 @@ def _left(state: "QuotaState") -> str:
 
 
 def _use(state: "QuotaState", now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield what used the quota, the end of a pause, and the times when more requests are available."""
+    """Yield the users of the quota, the end of a pause, and the times when more requests become available."""
     used: Counter[str] = Counter()
     for user in _users(state):
-        used[_words(user)] += user.requests
-    for words, requests in used.items():
-        yield "used", f"{requests} by {words}"
+        used[_user_words(user)] += user.requests
+    for name, requests in used.items():
+        yield "used", f"{requests} by {name}"
     if state.pause:
         yield "paused", f"until {_at(now, state.pause)}, at Mixpanel's request"
     if waits := state.seconds_until_free:
@@ -153,9 +153,13 @@ def _users(state: "QuotaState") -> list[_User]:
             ages.setdefault((request.pid, request.purpose), []).append(request.age)
     return [
         _User(
-            process, purpose, len(its), max(its), running=False if process is None else _is_running(process)
+            process,
+            purpose,
+            len(group),
+            max(group),
+            running=False if process is None else _is_running(process),
         )
-        for (process, purpose), its in ages.items()
+        for (process, purpose), group in ages.items()
     ]
 
 
@@ -164,13 +168,13 @@ def _running(now: datetime, users: Sequence[_User]) -> Iterator[tuple[str, str]]
     for user in users:
         if user.running:
             since = (now - timedelta(seconds=user.since)).strftime("%H:%M")
-            when = "for about an hour or longer" if user.since > _LONG else f"since {since}"
+            when = "for about an hour or longer" if user.since > _MAX_AGE else f"since {since}"
             yield "running", f"{user.purpose or 'a program'} {when} (process {user.process})"
     if all(user.running is False for user in users):
         yield "running", "nothing on this machine"
 
 
-def _words(user: _User) -> str:
+def _user_words(user: _User) -> str:
     if user.process is None:
         return "processes before the last restart of the machine"
     if user.running is False:

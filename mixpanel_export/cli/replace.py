@@ -1,4 +1,4 @@
-"""Reports the events that `mpx export --replace` removes without fetching them again, and asks on a terminal."""
+"""Reports the events that `mpx export --replace` removes without refetching their days. On a terminal, asks whether to continue."""
 
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _MAX_RANGES = 3  # ranges of days in one line
 
 
 def days_removed(arguments: Mapping[str, Any], requested: "Chunk") -> "RemovedDays":
-    """Return the days that an export with these *arguments* of `export_events` and the *requested* days removes."""
+    """Return the days that an export of the *requested* days removes. *arguments* are those of `export_events`."""
     from mixpanel_export._database.path import database_path, has_content
     from mixpanel_export._local.replaced_days import RemovedDays, removed_days
     from mixpanel_export._model import Selection
@@ -40,7 +40,7 @@ def _words(removed: "RemovedDays") -> str:
 
 
 def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quiet: bool) -> None:
-    """Report the days that are removed. On a terminal, ask whether to continue, unless it is *confirmed*.
+    """Report the days that will be removed. On a terminal, ask whether to continue, unless *confirmed* is true.
 
     Raises:
         Abort: The answer is no.
@@ -48,8 +48,8 @@ def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quie
     if not removed.number:
         return
     text = f"--replace removes {_words(removed)} from table {table}, because they are not requested."
-    asks = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks:
+    may_ask = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
+    if may_ask:
         say(f"{text} To refetch only the requested days, use --append.")
         click.confirm("Remove them?", abort=True, err=True)
     elif not quiet:

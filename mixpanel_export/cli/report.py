@@ -1,4 +1,4 @@
-"""Formats messages about an export. Nothing here prints."""
+"""Formats messages about an export. The functions return text and do not print it."""
 
 import math
 import shlex
@@ -31,7 +31,7 @@ def result_lines(
 ) -> list[str]:
     """Return an export's summary.
 
-    *replaced* is the number of rows that replaced earlier ones. *removed* contains the days that a replacement removes.
+    *replaced* is the number of rows that replaced earlier rows. *removed* contains the days that a replacement removes.
     """
     batches = result.successful_batches + result.failed_batches
     done = (
@@ -154,7 +154,7 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
 
 
 def failure_line(result: ParallelFetchResult, command: str) -> str:
-    """Return that summary on one line: the first failure, the number of others, and *command*."""
+    """Return the summary of an export with failed batches on one line: the first failure and the number of others."""
     batches = result.successful_batches + result.failed_batches
     (days, reason), *others = _failures(result)
     more = f" (and {count_words(len(others), 'other range')})" if others else ""
@@ -165,16 +165,16 @@ def failure_line(result: ParallelFetchResult, command: str) -> str:
 
 
 def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield the days and the reason of each failure. Failures because the quota is used up are merged into one."""
-    late = []
+    """Yield the days and the reason of each failure. All failures due to the used-up quota are merged into one."""
+    over_quota = []
     for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
         if isinstance(error, RateLimitError):
-            late.append(days)
+            over_quota.append(days)
         else:
             yield _days(days), in_options(error, days=False)
-    if late:
+    if over_quota:
         yield (
-            ", ".join(map(_days, _joined(late))),
+            ", ".join(map(_days, _joined(over_quota))),
             "the quota is used up, and --max-wait is too short",
         )
 
@@ -218,7 +218,7 @@ def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[Date
 
 
 def next_streams(ctx: click.Context, failed: Sequence[DateRange]) -> str:
-    """Return the commands that write the *failed* days, and no others, to standard output."""
+    """Return the commands that write only the *failed* days to standard output."""
     commands = [
         quoted([program(), "export", "--from", first, "--to", last, *_typed_options(ctx, _REPLACED)])
         for first, last in _joined(failed)
@@ -271,7 +271,7 @@ def export_command(
     deduped: bool,
     mode: str = "--resume",
 ) -> str:
-    """Return the command that exports *days* as the ledger recorded them."""
+    """Return the command that exports *days* with the options that the ledger recorded for them."""
     words = [program(), "export", table, "--from", str(days.first), "--to", str(days.last), "--db", db, mode]
     if days.length > 1:
         words.append("--parallel")

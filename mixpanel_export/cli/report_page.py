@@ -53,8 +53,8 @@ def command(
     repaired lines, the requests of the last export, all batches, and the number of profiles. It is a single file that
     works offline.
 
-    Without --examples, the page does not have values of properties or ids. It always has the names of events and
-    properties. The command requires the extra report: pip install 'mpx-export[report]'.
+    The page always contains the names of events and properties. It contains values of properties and ids only with
+    --examples. The command requires the extra report: pip install 'mpx-export[report]'.
     """
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.report import report_of

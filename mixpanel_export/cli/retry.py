@@ -54,7 +54,7 @@ program, are not fetched again. Exit codes are the same as for `mpx export`; if 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Days to export with `resume`, for one table and selection. `resume` skips the complete ones."""
+    """Days to export with `resume`, for one table and selection. `resume` skips complete days."""
 
     table: str
     days: "Chunk"
@@ -139,10 +139,10 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
 
 
 def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
-    """Yield a task for each selection of one *table*, or of all tables. Dropped tables are not fetched again.
+    """Yield tasks for the days to fetch of *table*, or of all tables if it is None. Dropped tables are skipped.
 
     Raises:
-        TableNotFoundError: The ledger has no such table.
+        TableNotFoundError: The ledger does not have the table.
     """
     if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
@@ -170,7 +170,7 @@ def _arguments(
     http2: bool,  # noqa: ARG001 - passed to `fetch` by the caller
     **requests: Any,
 ) -> list[dict[str, Any]]:
-    """Return the arguments of `export_events` for each task, after checking all tasks."""
+    """Check all tasks. Return the arguments of `export_events` for each of them."""
     from mixpanel_export.credentials import resolve_credentials
 
     if not tasks:

@@ -126,7 +126,7 @@ def print_result(
 def print_failures(
     result: ParallelFetchResult, command: str, output: Output, *, replacing: bool = False
 ) -> None:
-    """Print any failures to standard error, with the *command* that fetches the failed days; on one line if quiet."""
+    """Print failures and the *command* that fetches the failed days to standard error. If quiet, print one line."""
     if output.quiet and not result.has_failures:
         return
     if logs_json():
@@ -145,7 +145,7 @@ def say_outdated(db: str, output: Output) -> None:
 
     if output.quiet or output.as_json or not sys.stdout.isatty():
         return
-    # The export is over. If another process has the file now, that is no error.
+    # The export has finished, so it is not an error if another process has opened the file.
     with suppress(DatabaseError), reading(database_path(db)) as connection:
         for flat in outdated_flat_tables(connection):
             say(f"{flat.name} is out of date. To update it: {flatten_command(flat, db)}")
@@ -174,12 +174,12 @@ def log_result(result: ParallelFetchResult, command: str = "") -> None:
 
 
 class _RowCounter:
-    """Passes batches on to another callback, and counts their rows."""
+    """A callback that counts the rows of batches, and passes each batch on to another callback."""
 
-    def __init__(self, then: BatchWatcher) -> None:
-        self._then = then
+    def __init__(self, callback: BatchWatcher) -> None:
+        self._callback = callback
         self.rows = 0
 
     def __call__(self, batch: BatchProgress) -> None:
         self.rows += batch.rows
-        self._then(batch)
+        self._callback(batch)

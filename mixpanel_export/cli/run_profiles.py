@@ -74,11 +74,11 @@ def summary_line(result: "ParallelProfileResult", db: str) -> str:
 def remarks(result: "ParallelProfileResult") -> Iterator[str]:
     """Yield less common facts about an export; most exports have none."""
     for number, text in (
-        (result.duplicates, "duplicates of profiles were on several pages; each profile is stored once"),
-        (result.short_pages, "pages were not full, but all profiles are there"),
+        (result.duplicates, "duplicates were removed, because the profiles were on several pages"),
+        (result.short_pages, "pages were not full, but no profiles are missing"),
         (result.rejects, "entries are not profiles; see _export_rejects"),
         (result.repaired, "profiles were repaired; see _export_rejects for the original text"),
-        (result.restarts, "times, the export started again from the first page"),
+        (result.restarts, "times, the export started over from the first page"),
     ):
         if number:
             yield f"  {number:,} {text}"

@@ -37,7 +37,7 @@ is optional; "none" means no value:
   probability = 0.05
   retry_after = 2
 
-Tables [[query_fault]] and [[profile_fault]] apply to event counts and to profiles.
+For requests for event counts, use [[query_fault]] tables. For requests for profiles, use [[profile_fault]] tables.
 
 Other keys: after, days, pages, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
 500, 502, 503, 504, auth_text_200, auth_text_400, empty_200, timeout_error, redirect; reset_before_head, close_before_head,
@@ -222,7 +222,7 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "d
     "--legacy-secret",
     section="Server",
     metavar="SECRET",
-    help="Project secret that is also accepted, as the user name, without password and project id.",
+    help="Project secret that is also accepted, as a user name without a password or a project id.",
 )
 @option(
     "--faults",

@@ -1,4 +1,4 @@
-"""`mpx status`: the days that a file holds, the days that are missing, and the commands that fetch them."""
+"""`mpx status`: shows the days in a file, the missing days, and the commands that fetch the missing days."""
 
 import sys
 import textwrap
@@ -24,7 +24,7 @@ from mixpanel_export.cli.status_json import (
     publish_command,
     status_as_dict,
 )
-from mixpanel_export.cli.status_profiles import export_again, profile_facts
+from mixpanel_export.cli.status_profiles import export_again_command, profile_facts
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
@@ -51,8 +51,8 @@ Statuses of a day:
 The command sends no requests.
 """
 
-_SHOWN_FAILURES = 8
-_SHOWN_RANGES = 10
+_MAX_FAILURES = 8
+_MAX_RANGES = 10
 _MAX_TARGET_DAYS = 36_525  # a mistyped year must not draw a calendar of thousands of years
 
 
@@ -63,7 +63,7 @@ _MAX_TARGET_DAYS = 36_525  # a mistyped year must not draw a calendar of thousan
 @option(
     "--set-target",
     metavar="FROM..TO",
-    help="Set the target days of the tables first. A target day is missing until it is exported.",
+    help="First set the target days of the tables. A target day is missing until it is exported.",
 )
 @wait_option
 @click.pass_context
@@ -72,8 +72,8 @@ def command(
 ) -> None:
     """Show the days and rows of each exported table in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    Prints a calendar with row counts as bars, the time of the last export, the numbers of rejected and repaired lines,
-    and for each failure the command that fetches its days again.
+    Prints a calendar with row counts as bars, the time of the last export, and the numbers of rejected and repaired lines.
+    For each failure, prints the command that fetches the days again.
     """
     from mixpanel_export._local.reader import read_contents
     from mixpanel_export._publish.status import publication_states
@@ -108,12 +108,12 @@ def _set_target(db: str, table: str | None, text: str, wait: float) -> None:
 
     days = _target_days(text)
     with open_read_only(db, wait):
-        pass  # just waits for the file
+        pass  # only waits until the file is free
     change_target_days(database_path(db), days, table)
 
 
 def _target_days(text: str) -> "Chunk":
-    """Parse a range of days such as `2024-01-01..2024-12-30`. Raises `click.BadParameter`."""
+    """Parse a range of days such as `2024-01-01..2024-12-30`. Raises `click.BadParameter` if it is invalid."""
     from mixpanel_export._planning.days import checked_days
     from mixpanel_export.errors import ArgumentError
 
@@ -156,7 +156,7 @@ def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterato
 
 def _profile_section(table: "ProfileTable", db: str, width: int) -> Iterator[str]:
     yield from _fact_lines(list(profile_facts(table, _ago(table.last.finished) if table.last else "")), width)
-    command = export_again(table, db)
+    command = export_again_command(table, db)
     if command and (table.failure or table.changed_rows):
         yield "To export these profiles again:"
         yield f"  {command}"
@@ -204,32 +204,32 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
         yield from _days_to_fetch(coverage)
     if coverage.empty_responses:
         yield (
-            "empty answers",
-            f"{', '.join(map(str, coverage.empty_responses))}: two empty responses, so treated as days without events",
+            "empty",
+            f"{', '.join(map(str, coverage.empty_responses))} (treated as days without events, after two empty responses)",
         )
 
 
 def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
-    """Yield each status of days that must still be fetched, with their number and the first ranges."""
+    """For each status of days that must still be fetched, yield the number of days and the first ranges."""
     from mixpanel_export._database.coverage import join_days
 
     for status in ("missing", "failed", "open"):
         number = coverage.statuses[status]
         if number:
             ranges = list(join_days(day.day for day in coverage.days if day.status == status))
-            more = len(ranges) - _SHOWN_RANGES
+            more = len(ranges) - _MAX_RANGES
             rest = (
                 f", and {more} more {'ranges' if more > 1 else 'range'}; --json prints all"
                 if more > 0
                 else ""
             )
-            days = ", ".join(map(str, ranges[:_SHOWN_RANGES]))
+            days = ", ".join(map(str, ranges[:_MAX_RANGES]))
             yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}"
 
 
 def _without_day(coverage: "Coverage") -> str:
     number = coverage.rows_without_day
-    return f", {number:,} of them without a time or with one outside these days" if number else ""
+    return f", {number:,} of them without a time or with a time outside these days" if number else ""
 
 
 def _ago(moment: datetime) -> str:
@@ -246,15 +246,15 @@ def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
     failures = coverage.failures
     if failures:
         yield ""
-    for failure in failures[:_SHOWN_FAILURES]:
+    for failure in failures[:_MAX_FAILURES]:
         yield from _wrapped(f"{failure.days} failed: {one_line(failure.error)}", width)
         yield f"  {command_for(coverage, db, failure.days)}"
-    if len(failures) > _SHOWN_FAILURES:
-        yield f"and {len(failures) - _SHOWN_FAILURES} more; --json prints all"
+    if len(failures) > _MAX_FAILURES:
+        yield f"and {len(failures) - _MAX_FAILURES} more; --json prints all"
 
 
 def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
-    """Yield the batches whose rows were changed by hand."""
+    """Yield the batches with rows that were changed by hand, and the commands that fetch them again."""
     for mismatch in coverage.mismatches:
         words = f"batch {mismatch.batch} had {mismatch.ledger_rows:,} rows when it was exported, and now has "
         yield ""
@@ -265,7 +265,7 @@ def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
 
 
 def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]:
-    """Yield where tables are published, and the commands for those that have changed since."""
+    """Yield the data sets to which tables are published, and a command for each data set that is out of date."""
     for state in publications:
         publication = state.publication
         when = f", {_ago(publication.published_at)}" if publication.published_at else ", incomplete"
@@ -278,7 +278,7 @@ def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]
 def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
     """Yield facts about the whole file, and the next command to run."""
     for table, number in contents.unknown.items():
-        yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
+        yield f"Table {table} has {number:,} rows that do not belong to a batch, so events may be duplicated; see {program()} doctor."
     for replacement in contents.replacements:
         kept = replacement.complete_batches
         yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"

@@ -109,7 +109,7 @@ def _publication_as_dict(state: "PublicationState", db: str) -> dict[str, Any]:
 
 
 def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--resume") -> str:
-    """Return the command that fetches *days* as they were requested."""
+    """Return the command that fetches *days* with the options of the request for them."""
     options = coverage.options_for(days)
     return export_command(
         coverage.table,
@@ -151,5 +151,5 @@ def flatten_command(flat: "FlatTable", db: str) -> str:
 
 
 def publish_command(destination: str, db: str) -> str:
-    """Return the command that brings a data set in step with its table."""
+    """Return the command that updates a data set."""
     return quoted([program(), "publish", destination, "--db", db])

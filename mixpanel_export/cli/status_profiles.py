@@ -1,4 +1,4 @@
-"""What `mpx status` prints about tables of profiles."""
+"""Formats the output of `mpx status` about tables of profiles."""
 
 from collections.abc import Iterator
 from datetime import UTC
@@ -57,7 +57,7 @@ def _selection(snapshot: "Snapshot") -> str:
     return f"{'profiles' if words else 'all profiles'} of project {snapshot.project}{words and f', {words}'}"
 
 
-def export_again(table: "ProfileTable", db: str) -> str | None:
+def export_again_command(table: "ProfileTable", db: str) -> str | None:
     """Return the command that exports the table's profiles again; None if one command cannot do that."""
     from mixpanel_export._database.ledger import UNKNOWN_PROJECT
     from mixpanel_export._database.profile_tables import StoredSelection
@@ -71,7 +71,7 @@ def export_again(table: "ProfileTable", db: str) -> str | None:
     if chosen.behaviors or chosen.as_of_timestamp:
         return None  # `mpx profiles` has no option for these
     if chosen.distinct_ids == ():
-        return None  # all of them were forgotten; without --id, the command would export everyone
+        return None  # all these people were forgotten; without --id, the command would export everyone
     words = [program(), "profiles", table.name, "--db", db, "--project-id", latest.project]
     words += ["--replace"] if table.rows is not None else []
     values = {
@@ -112,5 +112,5 @@ def profiles_as_dict(table: "ProfileTable", db: str) -> dict[str, Any]:
             "failed_at": table.failure.finished.replace(tzinfo=UTC).isoformat(),
             "error": table.failure.error,
         },
-        "command": export_again(table, db),
+        "command": export_again_command(table, db),
     }

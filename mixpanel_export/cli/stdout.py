@@ -1,4 +1,4 @@
-"""Standard output for lines of events."""
+"""Writes lines of events to standard output."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ import click
 
 from mixpanel_export.errors import MixpanelDataError
 
-_SLICE = 128 << 10  # bytes that are written at a time, at least
+_MIN_SLICE = 128 << 10  # bytes; the buffer is written when it has at least this size
 _GRACE = 10.0  # seconds that an interrupted command waits for a slow reader
 
 
@@ -32,9 +32,9 @@ class LineWriter:
     def write(self, lines: bytes | memoryview) -> None:
         """Write lines, each of which ends with a newline."""
         text = BytesIO(lines)
-        while part := text.read(_SLICE) + text.readline():
+        while part := text.read(_MIN_SLICE) + text.readline():
             self._buffer += part
-            if len(self._buffer) >= _SLICE:
+            if len(self._buffer) >= _MIN_SLICE:
                 self.flush()
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
@@ -50,7 +50,8 @@ class LineWriter:
         try:
             self._thread.submit(_write_all, self._file, lines).result()
         except KeyboardInterrupt:
-            # The interrupt may have hidden the future of the slice. The thread runs this call after it.
+            # The interrupt may have come before `submit` returned the future of the slice. So wait for another call,
+            # which the same thread runs after the slice.
             wait([self._thread.submit(bool)], _GRACE)
             raise
 
@@ -68,7 +69,7 @@ def _write_all(file: RawIOBase, lines: bytearray) -> None:
 def binary_stdout(ctx: click.Context) -> Iterator[LineWriter]:
     """Yield a writer to standard output. It is flushed at the end, except after an interrupt.
 
-    If the reader has gone, as `head` does, the command ends with exit code 0.
+    If the reader closes the pipe, as `head` does, the command ends with exit code 0.
     """
     buffer: Any = sys.stdout.buffer  # unbuffered with `python -u`
     lines = LineWriter(getattr(buffer, "raw", buffer))

@@ -1,4 +1,4 @@
-"""`mpx sync`: brings tables up to date, every night."""
+"""`mpx sync`: brings tables up to date. It is meant to run every night."""
 
 import sys
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import kept_line, sync_command, sync_line
 from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments, say_outdated
 from mixpanel_export.cli.sync_profiles import sync_profiles
-from mixpanel_export.cli.sync_tasks import SyncTask, check_names, tasks_of_sections, tasks_of_table
+from mixpanel_export.cli.sync_tasks import SyncTask, check_sections, tasks_of_sections, tasks_of_table
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mixpanel_export.profiles import ParallelProfileResult
 
 IN_USE = 6
-"""The exit code if another process uses the file."""
+"""The exit code if another process is using the file."""
 
 EXAMPLES = """\b
 Examples:
@@ -52,23 +52,26 @@ Examples:
 
 \b
 A line for crontab:  0 6 * * *  cd /srv/events && /full/path/to/mpx sync
-cron has no variables of your shell: store the credentials with mpx accounts add.
+cron does not use your shell's variables, so store the credentials with mpx accounts add.
 
-A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
-flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table are synced;
---events and --where choose one. To remove the others, replace the table with mpx export --replace.
+The keys of a section are named like the options: account, project_id, region, db, table, events, where, since, lookback,
+budget, flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table
+are synced; --events and --where choose one. To remove the others, replace the table with mpx export --replace.
 
-On success, only a summary is printed, and only on a terminal. The table _sync_changes has the changes, by day.
+On success, only a summary is printed, and only on a terminal. The table _sync_changes lists the changes by day.
 
 \b
 Exit codes are the same as for mpx export, and:
-  1  a day failed, or its new response has under half of its events; the old events are kept until --accept-loss
-  6  another process uses the file; use --wait to wait for it
+  1  a day failed, or a new response has fewer than half of the day's events, so the old ones were kept (see --accept-loss)
+  6  another process is using the file; use --wait to wait for it
 """
 
 
 @click.command(
-    "sync", cls=SectionedCommand, short_help="Bring tables up to date, every night.", epilog=EXAMPLES
+    "sync",
+    cls=SectionedCommand,
+    short_help="Bring tables up to date, for example every night.",
+    epilog=EXAMPLES,
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @option("--all", "everything", section="What", is_flag=True, help="Sync every section [sync.NAME].")
@@ -82,7 +85,8 @@ Exit codes are the same as for mpx export, and:
     "--since",
     section="Days",
     metavar="DATE",
-    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table. An earlier day adds days.",
+    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table. To add earlier days, set an "
+    "earlier one.",
 )
 @option(
     "--lookback",
@@ -90,7 +94,7 @@ Exit codes are the same as for mpx export, and:
     type=click.IntRange(0, 36_525),
     metavar="DAYS",
     show_default="5",
-    help="Number of most recent days to refetch, because events arrive late.",
+    help="Number of recent days to refetch, because events can arrive late.",
 )
 @option(
     "--budget",
@@ -98,13 +102,13 @@ Exit codes are the same as for mpx export, and:
     type=click.IntRange(0),
     metavar="N",
     show_default="a third of --per-hour",
-    help="Maximum number of requests to refetch days; each of the last 30 days is refetched about once a week.",
+    help="Maximum number of requests for refetching days; each of the last 30 days is refetched about once a week.",
 )
 @option(
     "--accept-loss",
     section="Days",
     is_flag=True,
-    help="Refetch days that lost over half of their events, and replace the old events.",
+    help="Replace the old events even if a new response has fewer than half as many.",
 )
 @option(
     "--table",
@@ -121,7 +125,7 @@ Exit codes are the same as for mpx export, and:
     multiple=True,
     callback=parse_events,
     metavar="A,B",
-    help="Sync only these events; repeatable. Only the first sync needs them.",
+    help="Sync only these events; repeatable. The option is needed only for the first sync.",
 )
 @allow_new_events_option
 @option(
@@ -137,19 +141,19 @@ Exit codes are the same as for mpx export, and:
     setting="flatten",
     default=False,
     show_default=False,
-    help="After the sync, update the flat tables, or create one. Without it, only those of mpx flatten --auto are updated.",
+    help="After the sync, update the flat tables, or create one. Flat tables of mpx flatten --auto are always updated.",
 )
 @option(
     "--profiles",
     section="What",
     is_flag=True,
-    help="After the events, also export profiles into the table profiles, which is replaced.",
+    help="After the events, also replace the table profiles with the current profiles.",
 )
 @option(
     "--project-timezone",
     section="What",
     metavar="ZONE",
-    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's time zone.",
+    help="Time zone of a project with local times, such as US/Pacific. It overrides the account's time zone.",
 )
 @workers_option
 @credential_options
@@ -175,17 +179,17 @@ def command(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Bring a table, or the tables of the sections NAME in the configuration file, up to date, through yesterday.
+    """Bring a table up to date, through yesterday. Each NAME is a section of the configuration file with a table to sync.
 
-    The command fetches days that are missing, failed or open. It refetches the last days and a part of the last 30 days,
-    because events arrive late, change and are deleted. Whole batches are replaced.
+    The command fetches days that are missing, failed or open. It also refetches the most recent days and some of the last 30
+    days, because events can arrive late, change or be deleted. Whole batches are refetched and replaced.
     """
     if init:
         from mixpanel_export.cli.sync_setup import add_section
 
         add_section(names)
         return
-    check_names(ctx, names, everything=everything)
+    check_sections(ctx, names, everything=everything)
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
         tasks = _tasks(names, everything, options)
@@ -225,13 +229,13 @@ def _sync(
     accept_loss: bool,
     options: dict[str, Any],
 ) -> tuple[list[dict[str, object]], int]:
-    """Run a task, and return its results for JSON and its exit code. An error does not stop the other tasks."""
+    """Run a task. Return its results for JSON and its exit code. An error does not stop the other tasks."""
     from mixpanel_export.credentials import resolve_credentials
 
     results: list[SyncResult] = []
     try:
         credentials = resolve_credentials(task.account, project_id=task.project_id, region=task.region)
-        # A section has its selection; otherwise, the selections come from the ledger.
+        # A section defines its selection. Without a section, the selections come from the ledger.
         tasks = [task] if task.name else tasks_of_table(task, credentials, wait)
         if task.events and not (task.name or options["allow_new_events"]):
             project = credentials.project_id
@@ -258,7 +262,7 @@ def _sync(
 def _profiles(
     ctx: click.Context, task: SyncTask, export: "Callable[[str], ParallelProfileResult]"
 ) -> tuple[list[dict[str, object]], int]:
-    """Export the task's profiles, if any, and return the results for JSON and the exit code."""
+    """Export the task's profiles, if any. Return the results for JSON and the exit code."""
     if task.profiles is None:
         return [], 0
     try:
@@ -268,7 +272,7 @@ def _profiles(
 
 
 def _report(ctx: click.Context, error: Exception, title: str | None) -> int:
-    """Print an error, and return the exit code for it."""
+    """Print an error. Return its exit code."""
     report_error(ctx, error, title)
     in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
     return IN_USE if in_use else exit_code_of(error)
@@ -278,7 +282,7 @@ def _typed_since(ctx: click.Context, task: SyncTask, credentials: "Credentials")
     """Return the day of `--since`; None if it was not typed.
 
     Raises:
-        ArgumentError: It is not a day.
+        ArgumentError: The value is not a day.
     """
     from mixpanel_export._planning.days import resolve_day
     from mixpanel_export._timezones import checked_zone, in_zone

@@ -1,4 +1,4 @@
-"""The profiles of `mpx sync`: they are exported after the events of a task."""
+"""Exports the profiles of an `mpx sync` task, after its events."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ def sync_profiles(
     wait: float,
     options: dict[str, Any],
 ) -> "ParallelProfileResult":
-    """Replace *table* with its profiles of today, and return the result.
+    """Replace the profiles in *table* with the current profiles of the same selection. Return the result.
 
     Raises:
         Interrupted: The user interrupted the export.
@@ -55,10 +55,11 @@ def sync_profiles(
 
 
 def selection_of_table(db: str, table: str, project: str, wait: float) -> dict[str, Any]:
-    """Return the arguments that export the profiles of *table* again; all profiles if it does not exist.
+    """Return the arguments that export the profiles of *table* again. If it does not exist, all profiles are exported.
 
     Raises:
-        SelectionError: The table does not have the profiles of one selection of this project.
+        SelectionError: The table has profiles of another project or of several selections, or all selected people were
+            forgotten.
     """
     from dataclasses import asdict
 
@@ -69,11 +70,11 @@ def selection_of_table(db: str, table: str, project: str, wait: float) -> dict[s
         return {"mode": "create"}
     with open_read_only(db, wait) as connection:
         tables = {each.name.lower(): each for each in profile_tables(connection)}
-    known = tables.get(table.lower())
-    if known is None or known.rows is None or known.last is None:
+    existing = tables.get(table.lower())
+    if existing is None or existing.rows is None or existing.last is None:
         return {"mode": "create"}
-    _check_selection(table, known.snapshots, project)
-    return {"mode": "replace", **asdict(StoredSelection.parsed(known.last.selection))}
+    _check_selection(table, existing.snapshots, project)
+    return {"mode": "replace", **asdict(StoredSelection.parsed(existing.last.selection))}
 
 
 def _check_selection(table: str, snapshots: "tuple[Snapshot, ...]", project: str) -> None:

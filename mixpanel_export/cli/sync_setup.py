@@ -16,12 +16,12 @@ from mixpanel_export.cli.report import quoted
 
 
 def add_section(names: Sequence[str]) -> None:
-    """Ask for the values of a section, and write it. *names* may have the section's name.
+    """Ask for the values of a section, and write the section. *names* may contain its name.
 
     Raises:
-        UsageError: There is no terminal, or *names* has several names.
+        UsageError: There is no terminal, or *names* contains several names.
         ConfigError: The file cannot be read or written.
-        DatabaseError: The answer is not a path on this machine.
+        DatabaseError: The answer for the DuckDB file is not a valid path.
     """
     from mixpanel_export._config.config_file import chosen_database, config_file
     from mixpanel_export._config.sync_sections import read_sync_sections
@@ -30,7 +30,7 @@ def add_section(names: Sequence[str]) -> None:
     from mixpanel_export.credentials import read_accounts
 
     if len(names) > 1:
-        raise click.UsageError("--init writes one section; give at most one name")
+        raise click.UsageError("--init writes one section; specify at most one name")
     if not sys.stdin.isatty():
         raise click.UsageError(
             "there is no terminal for the questions of --init; write [sync.NAME] into the configuration file instead"
@@ -61,7 +61,10 @@ def add_section(names: Sequence[str]) -> None:
 
 
 def _crontab_line(name: str) -> str | None:
-    """Return the line for a crontab; None if the path of `mpx` is unknown. Cron has another folder and another PATH."""
+    """Return the line for a crontab; None if the path of `mpx` is unknown.
+
+    The line has absolute paths, because cron runs commands in another folder and with another PATH.
+    """
     script = Path(sys.argv[0])
     program_file = script if script.stem == "mpx" and script.is_file() else shutil.which("mpx")
     if program_file is None:

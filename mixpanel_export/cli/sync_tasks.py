@@ -33,7 +33,7 @@ class SyncTask:
     budget: int | None = None
     flatten: bool = False
     publish: str | None = None
-    """The destination of the data set that is brought in step after the sync."""
+    """The destination of the data set that is updated after the sync."""
     profiles: str | None = None
     """The table of profiles to bring up to date; None for no profiles."""
     zone: str | None = None
@@ -48,10 +48,10 @@ class SyncTask:
 def tasks_of_sections(names: Sequence[str], default: SyncTask) -> list[SyncTask]:
     """Return the tasks of the sections with these *names*, or of all sections if there are none.
 
-    Missing keys of a section have the values of *default*.
+    If a section does not have a key, the value comes from *default*.
 
     Raises:
-        ConfigError: The file has no such section, or a section is invalid.
+        ConfigError: The file does not have the section, or a section is invalid.
     """
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._config.sync_sections import read_sync_sections
@@ -113,9 +113,9 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
         return [task]
     with open_read_only(task.db, wait) as connection:
         check_ledger(connection)
-        known = coverages(read_batches(connection), {}, read_targets(connection))
-    chosen = Selection(credentials.project_id, checked_names(task.events), task.where)
-    is_named = task.events is not None or task.where is not None
+        all_coverages = coverages(read_batches(connection), {}, read_targets(connection))
+    selection = Selection(credentials.project_id, checked_names(task.events), task.where)
+    has_selection = task.events is not None or task.where is not None
     tasks = [
         replace(
             task,
@@ -125,19 +125,19 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
             zone=task.zone or coverage.options.zone,
             deduped=coverage.options.deduplicated,
         )
-        for coverage in known
+        for coverage in all_coverages
         if coverage.table.lower() == task.table.lower()
         and coverage.selection.project == credentials.project_id
-        and (coverage.selection == chosen or not is_named)
+        and (coverage.selection == selection or not has_selection)
     ]
     return tasks or [task]
 
 
-def check_names(ctx: click.Context, names: Sequence[str], *, everything: bool) -> None:
-    """Reject options that select events or a file if sections are given, because the sections select them.
+def check_sections(ctx: click.Context, names: Sequence[str], *, everything: bool) -> None:
+    """Reject options that cannot be combined with sections, because the sections set these values.
 
     Raises:
-        UsageError: Such an option was typed.
+        UsageError: *names* and *everything* are both given, or sections and one of these options.
     """
     from click.core import ParameterSource
 

@@ -26,8 +26,8 @@ Examples:
 def command(*, file: Path, as_json: bool) -> None:
     """Convert mixpanel_data's tables of events and profiles in FILE. Every row is kept.
 
-    The conversion is one transaction: if anything fails, the file is unchanged. Your own tables stay as they are. A second
-    run changes nothing.
+    The conversion is one transaction: if anything fails, the file is unchanged. Your own tables are not changed. A second
+    run has no effect.
 
     The converted days have the status imported. They may be incomplete, because mixpanel_data did not detect truncated
     responses. To add other days, use mpx export --append. To fetch all days again, use mpx export --replace. To fetch

@@ -27,18 +27,18 @@ Examples:
   mpx verify --json | jq '.failed_days'
 
 \b
-Explanations; an explained difference does not make its day fail:
+Explanations of differences; an explained difference does not make its day fail:
   open        exported less than 48 hours after the day's end; more events have arrived since
   duplicates  Mixpanel counts exactly the duplicates that the export removed
   merged      the table has events that differ only in their time; Mixpanel merges them
-  untimed     the table has enough of these events without a time, so on no day
+  untimed     the table has the missing events without a time, so they do not belong to a day
   hidden      Mixpanel counts the event but does not export it
   old         the day is over 30 days old, so Mixpanel may have changed it
 
 \b
 Exit codes:
   0  no day differs by more than the tolerance
-  1  a day does, or any other error
+  1  a day differs by more than the tolerance, or another error occurred
   2 to 5, 130  as in mpx export
 """
 
@@ -79,7 +79,7 @@ def _parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[st
     envvar="MPX_REPORTING_TIMEZONE",
     show_envvar=True,
     metavar="ZONE",
-    show_default="that of the table's days",
+    show_default="the time zone of the table's days",
     help="Time zone in the project's settings, in which Mixpanel counts days.",
 )
 @option(
@@ -120,9 +120,9 @@ def command(
 ) -> None:
     """Compare the rows of TABLE with Mixpanel's own counts, for each event name and day.
 
-    Prints the days that differ, and commands that export them again. Days over 30 days old do not fail, because Mixpanel
-    changes them. The counts come from the Query API, which has its own quota (see mpx quota); one request covers 200
-    event names.
+    Prints the days that differ, and commands that export them again. A day that is over 30 days old does not fail, because
+    Mixpanel may have changed its events since. The counts come from the Query API, which has its own quota (see mpx quota);
+    one request covers 200 event names.
     """
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.credentials import resolve_credentials
@@ -142,7 +142,7 @@ def command(
 
 
 def _summary(result: "VerifyResult") -> list[str]:
-    """Return what was compared, and the result."""
+    """Return lines with the compared days and events, and with the result."""
     days = f"{result.from_date} to {result.to_date}"
     rows = [
         ("table", result.table),
@@ -163,7 +163,7 @@ def _summary(result: "VerifyResult") -> list[str]:
 
 
 def _differences(result: "VerifyResult") -> Iterator[str]:
-    """Yield a table of the unexplained differences, the largest first if there are many."""
+    """Yield a table of the unexplained differences. If there are many, the table has only the largest."""
     unexplained = result.unexplained
     if not unexplained:
         return
@@ -206,7 +206,7 @@ def _advice(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
         yield from (f"  {command}" for command in commands)
         if any(each.mixpanel_events > each.table_rows for each in result.unexplained):
             yield (
-                "An export brings back the events of people deleted with mpx forget, until Mixpanel has deleted them too."
+                "If people were deleted with mpx forget, but not in Mixpanel, an export restores their events."
             )
 
 

@@ -1,4 +1,4 @@
-"""Standard error during an export: bars or lines, warnings, and the log."""
+"""Writes to standard error during an export: bars or lines, warnings, and the log."""
 
 import logging
 import sys
@@ -36,7 +36,7 @@ _TOTALS = (
 
 
 class WaitLines:
-    """Decides whether to print a line about a wait. Each wait has at most one line, and lines are a minute apart."""
+    """Decides whether to print a line about a wait. A wait has at most one line; two lines are at least a minute apart."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -67,9 +67,9 @@ def watching(
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
     """Yield two callbacks for an export into *table*: one for batches and one for progress.
 
-    On a terminal they draw bars, if *bars* is true. Elsewhere they print a line for each batch and each wait. If
-    *shown* is false they print neither, but still print the *forecast* of a long wait. With `--log-format json` they
-    write events. *unit* is "pages" for profiles.
+    On a terminal, the callbacks draw bars if *bars* is true. Otherwise, they print a line for each batch and each wait. If
+    *shown* is false, they print only the forecast of a long wait, and only if *forecast* is true. With `--log-format
+    json`, they write events. *unit* is "pages" for profiles.
     """
     from mixpanel_export.progress import can_draw, draw
 
@@ -104,22 +104,24 @@ def _log_page(table: str, page: "ProfileProgress") -> None:
 
 
 class PageLines:
-    """Prints lines about pages: one for each failure, and at most `MOST_LINES` for all others."""
+    """Prints lines about pages: one for each failure, and at most `MAX_LINES` for all others."""
 
-    MOST_LINES = 20
+    MAX_LINES = 20
 
     def __init__(self) -> None:
         self._done = 0
 
     def print(self, page: "ProfileProgress") -> None:
-        """Print a line about *page* if another twentieth of the pages is done."""
+        """Print a line about *page* if it failed, or if another twentieth of the pages is done."""
         from mixpanel_export.progress import page_line
 
         if page.success:
-            before = 0 if page.page_index == 0 else self._done  # with page 0, an export starts again
+            before = (
+                0 if page.page_index == 0 else self._done
+            )  # an export that starts over begins with page 0
             self._done = before + 1
             total = page.total_pages or 1
-            if self._done * self.MOST_LINES // total == before * self.MOST_LINES // total:
+            if self._done * self.MAX_LINES // total == before * self.MAX_LINES // total:
                 return
         # The error that follows gives the reason for a failure.
         click.echo(page_line(replace(page, error=None), self._done, sys.stderr.encoding), err=True)
@@ -209,7 +211,7 @@ def _ignore(_: object) -> None:
 
 @contextmanager
 def messages(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Print each warning on one line, unless *quiet*, and the package's log if *verbose*."""
+    """Print each warning on one line, unless *quiet* is true. If *verbose* is true, also print the package's log."""
     log, handler, as_json = logging.getLogger("mixpanel_export"), logging.StreamHandler(), logs_json()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JSONFormatter() if as_json else plain)

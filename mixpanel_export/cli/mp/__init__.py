@@ -34,7 +34,7 @@ Examples:
 \b
 Exit codes, which differ from other mpx commands:
   0    success
-  1    a batch failed, or any other error
+  1    a batch failed, or another error occurred
   2    authentication failed, a prompt was declined, or an option is unknown
   3    an argument or SQL is wrong
   4    a table, account or file does not exist

@@ -1,4 +1,4 @@
-"""Shared by all `mpx mp` commands: the options before the command, groups, and the workspace."""
+"""Code that all `mpx mp` commands share: the options before the command, groups, and the workspace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from mixpanel_export.cli.options import option
 if TYPE_CHECKING:
     from mixpanel_export.workspace import Workspace
 
-_ELSEWHERE = ARGUMENTS - {
+_ONLY_IN_EXPORT = ARGUMENTS - {
     "append", "chunk_days", "events", "force", "from_date", "limit", "max_workers", "parallel", "path", "replace",
     "to_date", "where",
 }  # fmt: skip
@@ -45,7 +45,7 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 def db_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --db, which replaces the one before the command."""
+    """Add `--db`, which overrides a `--db` before the command."""
     return option(
         "--db",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -76,4 +76,4 @@ def workspace_of(ctx: click.Context, *, read_only: bool = True) -> "Workspace":
 def option_in_mp(argument: str) -> str:
     """Return the `mpx mp` option for a Python *argument*, or the `mpx export` option if `mp` has none."""
     option = option_of(argument)
-    return f"{option} of `mpx export`" if argument in _ELSEWHERE else option
+    return f"{option} of `mpx export`" if argument in _ONLY_IN_EXPORT else option

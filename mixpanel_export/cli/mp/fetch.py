@@ -48,7 +48,7 @@ def fetch() -> None:
     "--chunk-days", type=click.IntRange(1, 100), metavar="N", show_default="planned", help="Days per request."
 )
 @option("--stdout", is_flag=True, help="Print the events as lines of JSON, and store nothing.")
-@option("--raw", is_flag=True, help="With --stdout, print Mixpanel's own objects.")
+@option("--raw", is_flag=True, help="With --stdout, print the objects as Mixpanel sends them.")
 @option("--batch-size", type=click.IntRange(100, 100_000), metavar="N", help="Has no effect.")
 @db_option
 @format_options

@@ -54,16 +54,16 @@ def _parse_behaviors(_ctx: click.Context, _option: click.Parameter, value: str |
 @option("-g", "--group-id", metavar="ID", help="Group profiles of this group type.")
 @option("--behaviors", metavar="JSON", callback=_parse_behaviors, help="Only users with these events.")
 @option("--as-of-timestamp", type=int, metavar="SECONDS", help="Time for --behaviors, in seconds since 1970.")
-@option("--include-all-users", is_flag=True, help="Also members of the cohort without a profile.")
+@option("--include-all-users", is_flag=True, help="Also fetch members of the cohort without a profile.")
 @option("--replace", is_flag=True, help="Replace the table, atomically.")
-@option("--append", is_flag=True, help="Add profiles to the table, and update those that it has.")
+@option("--append", is_flag=True, help="Add profiles to the table, and replace profiles that it already has.")
 @option("--no-progress", is_flag=True, help="Do not show the progress.")
 @option("-p", "--parallel", is_flag=True, help="Send several requests at a time.")
 @option(
     "--workers", type=click.IntRange(1), metavar="N", show_default="5", help="Requests at a time, up to 5."
 )
 @option("--stdout", is_flag=True, help="Print the profiles as lines of JSON, and store nothing.")
-@option("--raw", is_flag=True, help="With --stdout, print Mixpanel's own objects.")
+@option("--raw", is_flag=True, help="With --stdout, print the objects as Mixpanel sends them.")
 @option("--batch-size", type=click.IntRange(100, 100_000), metavar="N", help="Has no effect.")
 @db_option
 @format_options

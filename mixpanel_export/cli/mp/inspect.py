@@ -39,7 +39,7 @@ def _table(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def with_table(ctx: click.Context, /, *, table: str | None, argument: str | None, **options: Any) -> None:
         if (table is None) == (argument is None):
-            raise click.UsageError("give one table, such as -t events", ctx)
+            raise click.UsageError("specify one table, such as -t events", ctx)
         function(ctx, table=table or argument, **options)
 
     with_option = option("-t", "--table", metavar="NAME", help="Table to use.")(with_table)
@@ -98,14 +98,14 @@ def summarize(ctx: click.Context, /, *, table: str, style: str, jq: str | None) 
 @_command("breakdown", "Count the events of a table by name.", "breakdown -t events")
 @_table
 def breakdown(ctx: click.Context, /, *, table: str, style: str, jq: str | None) -> None:
-    """Print the number of events and users and the times for each event name."""
+    """Print the number of events, the number of users, and the first and last time for each event name."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.event_breakdown(table).to_dict(), style, jq)
 
 
 @_command("keys", "List the keys of properties.", 'keys -t events -e "Sign Up"')
 @_table
-@option("-e", "--event", metavar="NAME", help="Only events of this name.")
+@option("-e", "--event", metavar="NAME", help="Only events with this name.")
 def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq: str | None) -> None:
     """List the keys of the `properties` column."""
     with workspace_of(ctx) as workspace:

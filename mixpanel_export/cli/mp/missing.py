@@ -44,19 +44,21 @@ MISSING = {
 
 def missing_command(group: str, name: str) -> click.Command | None:
     """Return a command that prints the replacement for `mp GROUP NAME`; None if `mp` has no such command."""
-    instead = MISSING.get(group, {}).get(name)
-    if instead is None:
+    replacement = MISSING.get(group, {}).get(name)
+    if replacement is None:
         return None
 
-    def refuse(arguments: tuple[str, ...]) -> None:
+    def fail(arguments: tuple[str, ...]) -> None:
         account_command = _ACCOUNTS.get(arguments[0]) if name == "auth" and arguments else None
         path = f"{group} {name}".strip()
-        raise click.ClickException(f"`mp {path}` is not available in mpx; use {account_command or instead}")
+        raise click.ClickException(
+            f"`mp {path}` is not available in mpx; use {account_command or replacement}"
+        )
 
     return click.Command(
         name,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-        callback=refuse,
+        callback=fail,
         add_help_option=False,
         context_settings={"ignore_unknown_options": True},
     )
