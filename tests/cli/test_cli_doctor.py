@@ -138,7 +138,7 @@ def test_what_is_found_says_what_there_is(db: Path) -> None:
     assert found.only("program").text.startswith(f"mpx-export {metadata.version('mpx-export')}, Python 3.")
     assert f"duckdb {duckdb.__version__}" in found.only("libraries").text
     account = found.only("credentials")
-    assert account.text == f"account main of {db.parent / 'config.toml'}: svc.main, project 7, us"
+    assert account.text == f"account main in {db.parent / 'config.toml'}: svc.main, project 7, us"
     assert "mpx accounts test" in (account.advice or "")
     assert found.only("server").text == "not checked, because of --offline"
     assert "clock" not in found.findings
@@ -189,11 +189,11 @@ def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MP_PROJECT_ID", "5")
     account, warning = report().findings["credentials"]
     assert account.text.startswith(
-        "MP_USERNAME and MP_SECRET of the environment: a project secret, project 5"
+        "MP_USERNAME and MP_SECRET in the environment: a project secret, project 5"
     )
     assert (warning.state, "2027-03-03" in (warning.advice or "")) == ("warning", True)
     monkeypatch.setenv("MPX_PREFER", "account")
-    assert report("--account", "main").only("credentials").text.startswith("account main of ")
+    assert report("--account", "main").only("credentials").text.startswith("account main in ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")

@@ -72,8 +72,8 @@ def test_rows_beyond_the_hundredth_are_cut_with_a_note() -> None:
     sql = "FROM range(250) AS r(x)"
     result = mpx("query", sql)
     assert len(numbers(result.stdout)) == 100
-    assert (
-        result.stderr.splitlines()[0] == "The first 100 rows; --rows 0 shows all, --json or --csv writes all."
+    assert result.stderr.startswith(
+        "Only the first 100 rows are shown; --rows 0, --json or --csv prints all.\n"
     )
     for words in (["--rows", "250"], ["--rows", "0"]):
         result = mpx("query", sql, *words)

@@ -195,7 +195,7 @@ def test_rows_that_no_batch_has_are_told(db: Path) -> None:
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
     query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
-    assert "Table events has 7 rows that belong to no batch" in mpx("status").stdout
+    assert "Table events has 7 rows that do not belong to a batch" in mpx("status").stdout
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {"events": 7}
 
 
