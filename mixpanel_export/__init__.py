@@ -238,7 +238,7 @@ _HOMES = {
     "verify_events": "_verify.verify",
 }
 
-# Names from mixpanel_data that have no function here. They can be imported, but are not in `__all__`.
+# Names that exist only because scripts written for mixpanel_data may import them. They are not in `__all__`.
 _ALIASES = {
     "EventNotFoundError": "exceptions",
     "JQLSyntaxError": "exceptions",

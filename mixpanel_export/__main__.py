@@ -1,4 +1,4 @@
-"""`mpx`, also as `python -m mixpanel_export`: Ctrl-C is handled before the rest of the program is imported."""
+"""The `mpx` program, also run by `python -m mixpanel_export`. It handles Ctrl-C before it imports its other modules."""
 
 from mixpanel_export._process import Signals, drop_empty_variables, open_standard_streams
 
@@ -13,7 +13,7 @@ def main() -> "NoReturn":
     drop_empty_variables()
     signals = Signals()
     signals.listen()
-    from mixpanel_export.cli import main as run  # noqa: PLC0415 - after the signals are handled
+    from mixpanel_export.cli import main as run  # noqa: PLC0415 - imported when Ctrl-C can already be handled
 
     run(signals)
 

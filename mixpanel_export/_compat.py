@@ -22,7 +22,7 @@ from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
-"""The maximum number of days in one request, and so in a chunk."""
+"""The maximum number of days that one request can cover. A chunk cannot be longer."""
 
 _STREAM_ARGUMENTS = frozenset({
     "events", "from_date", "limit", "max_wait", "project_id", "project_timezone", "region", "to_date", "where",
@@ -133,14 +133,14 @@ def default_path(project_id: str) -> Path:
     """
     if not project_id:
         raise ConfigError(
-            "the default file is named after the project, and no project is configured",
+            "the default file is named after the project, but no project is configured",
             advice="set MP_PROJECT_ID, or pass $path",
             argument="path",
         )
     folder = home()
     if folder is None:
         raise ConfigError(
-            "the default file is in the home directory, and there is none",
+            "the default file is in the home directory, but there is no home directory",
             advice="set HOME, or pass $path",
             argument="path",
         )
@@ -148,10 +148,10 @@ def default_path(project_id: str) -> Path:
 
 
 def check(name: str, value: int | None, minimum: int, maximum: int | None = None) -> None:
-    """Check that *value*, unless it is None, is from *minimum* to *maximum*.
+    """Check that *value* is None, or is from *minimum* to *maximum*.
 
     Raises:
-        ArgumentError: *value* is out of range. mixpanel_data has the same message.
+        ArgumentError: *value* is out of range. The message is the same as in mixpanel_data.
     """
     if value is not None and value < minimum:
         positive = name in {"chunk_days", "max_workers"}
@@ -176,15 +176,15 @@ def check_limit(limit: int | None, *, parallel: bool = False) -> None:
 
 
 def filters_of(events: list[str] | None, where: str | None) -> tuple[list[str] | None, str | None]:
-    """Return the filters for `export_events`. As in mixpanel_data, an empty list and an empty string select all events.
+    """Return the filters for `export_events`. As in mixpanel_data, an empty list or string selects all events.
 
-    Other empty iterables are returned unchanged and rejected later, because an iterator may be empty by mistake.
+    Other empty iterables are returned unchanged and are rejected later, because an iterator may be empty by mistake.
     """
     return None if isinstance(events, list | tuple) and not events else events, text_or_none(where)
 
 
 def text_or_none(where: str | None) -> str | None:
-    """Return *where*, or None if it is empty, which selects all events."""
+    """Return *where*; None if it is empty or blank, because an empty expression is not a filter."""
     return where if where and where.strip() else None
 
 
@@ -202,7 +202,7 @@ def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "
 
 
 def profile_mode_of(*, append: bool, replace: bool) -> Literal["create", "append", "replace"]:
-    """Return the mode of `export_profiles` that corresponds to two flags.
+    """Return the mode of `export_profiles` that corresponds to the two flags.
 
     Raises:
         ArgumentError: Both flags are true.
@@ -222,10 +222,10 @@ def resolved_days(from_date: str | date, to_date: str | date, zone: str) -> Chun
 
 
 def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list[Chunk]:
-    """Split the range into the chunks of a stream, each as long as one request may be.
+    """Split the range into chunks of `MAX_DAYS` days. Only the last chunk may be shorter.
 
     Raises:
-        ArgumentError: A date is invalid (see `resolved_days`), or the last day has not begun anywhere.
+        ArgumentError: A date is invalid (see `resolved_days`), or the last day has not begun in any time zone.
     """
     days = resolved_days(from_date, to_date, zone)
     check_has_begun(days.last, "to_date", datetime.now(UTC))
@@ -235,7 +235,7 @@ def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list
 
 @contextmanager
 def stream_advice() -> Iterator[None]:
-    """Replace advice in errors that mentions an argument that streams do not have."""
+    """Call `set_stream_advice` for each error that the block raises."""
     try:
         yield
     except MixpanelDataError as error:
@@ -244,14 +244,14 @@ def stream_advice() -> Iterator[None]:
 
 
 def set_stream_advice(error: MixpanelDataError) -> None:
-    """Replace advice that mentions an argument that streams do not have."""
+    """Replace the error's advice if the advice mentions an argument that streams do not have."""
     if error.advice is not None and not error.advice.arguments <= _STREAM_ARGUMENTS:
         error.advice = Advice("try again later, or stream fewer days or $events at a time")
         error.details["suggestion"] = str(error.advice)
 
 
 def check_one_request(days: Chunk) -> None:
-    """Check that one request may cover *days*.
+    """Check that one request can cover *days*.
 
     Raises:
         DateRangeTooLargeError: The range is too long for one request.
@@ -268,7 +268,10 @@ def check_one_request(days: Chunk) -> None:
 
 
 def result_of_one_request(result: ParallelFetchResult, days: Chunk) -> FetchResult:
-    """Convert a one-request export's *result* to mixpanel_data's type. If the request failed, raise its error."""
+    """Convert the result of an export with one request to mixpanel_data's type.
+
+    If the request failed, raise its error.
+    """
     if result.errors:
         raise result.errors[0]
     return FetchResult(
@@ -282,7 +285,7 @@ def result_of_one_request(result: ParallelFetchResult, days: Chunk) -> FetchResu
 
 
 def sequential_profile_result(result: ParallelProfileResult) -> FetchResult:
-    """Convert a result of `export_profiles` to mixpanel_data's type for a fetch without `parallel`."""
+    """Convert a result of `export_profiles` to the type that mixpanel_data returns if `parallel` is false."""
     return FetchResult(
         table=result.table,
         rows=result.total_rows,

@@ -16,13 +16,13 @@ V = TypeVar("V")
 
 # Seconds. Interrupts are repeated, because an interrupt between two statements has no effect.
 _INTERRUPT_INTERVAL = 0.02
-_MAX_TRIES = 50  # if the call has not started after this many, the wait for a thread was cancelled
+_MAX_TRIES = 50  # a call that has not started by then never will, because its wait for a thread was cancelled
 
 _CHANGE_INTERVAL = 0.1  # seconds between two checks for a change
 
 
 class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
-    """A call in a thread was interrupted, and has rolled back its transaction."""
+    """A call in a thread was interrupted and has rolled back its transaction."""
 
 
 class CallbackError(Exception):
@@ -39,25 +39,25 @@ def call_back(callback: Callable[[V], T], value: V) -> T:
 
 
 def runs_callback(frame: FrameType | None) -> bool:
-    """Whether the interrupted *frame* belongs to a user's callback. A callback may be stopped at any point."""
+    """Whether the interrupted *frame* belongs to a user's callback, which may be stopped at any point."""
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
 
 
 class SerialCalls:
-    """Calls a user's callbacks one at a time, and awaits what they return if it is awaitable.
+    """Calls a user's callbacks one at a time. If a callback returns an awaitable, it is awaited.
 
     If a callback raises an exception, the call raises `CallbackError`, and later calls do nothing.
     """
 
     def __init__(self) -> None:
-        self._calling = anyio.Lock()
+        self._lock = anyio.Lock()
         self._raised = False
 
     async def call(self, callback: Callable[[V], object], value: V) -> None:
         """Call *callback* with *value*."""
-        async with self._calling:
+        async with self._lock:
             if self._raised:
                 return  # the export is ending
             try:
@@ -74,7 +74,7 @@ class SerialCalls:
                 raise CallbackError(error) from error
 
     async def call_on_change(self, callback: Callable[[V], object], current: Callable[[], V]) -> None:
-        """Call *callback* with each new value of *current*, at most every 0.1 s, until cancelled."""
+        """Call *callback* whenever *current* returns a new value. Check every 0.1 s, until cancelled."""
         reported = None
         while True:
             value = current()
@@ -91,10 +91,10 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
     task, even clean-up that anyio shields. Here, the caller's task only awaits a task group. The task group then
     cancels *body* by anyio's rules, which respect shields.
     """
-    returned: list[T] = []
+    results: list[T] = []
 
     async def run() -> None:
-        returned.append(await body())
+        results.append(await body())
 
     try:
         with raise_first_error():
@@ -102,13 +102,13 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
                 tasks.start_soon(run)
     except CallbackError as error:
         raise error.raised from error.raised.__cause__
-    return returned[0]
+    return results[0]
 
 
 class _Call(Generic[T]):
     """A call for a worker thread. It records whether it has started and whether it has ended.
 
-    The task that waits for the thread has no other way to know, once asyncio has cancelled it.
+    Once asyncio has cancelled the task that waits for the thread, that task cannot know this in any other way.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -162,7 +162,7 @@ async def _interrupt_when_cancelled(
 
 @asynccontextmanager
 async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and exit *manager* in worker threads, so that the event loop is not blocked. The exit is not cancelled."""
+    """Enter and exit *manager* in worker threads, so that the event loop does not block. Only the entry can be cancelled."""
     entered: list[T] = []
     try:
         await _run_to_end(lambda: entered.append(manager.__enter__()))
@@ -182,7 +182,7 @@ async def _run_to_end(call: Callable[[], object]) -> None:
 
 
 def _do_nothing() -> None:
-    """Interrupt nothing."""
+    """Let a call run to its end: an `interrupt` that has no effect."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-_MAX_CELL = 200  # characters; properties may be thousands long
+_MAX_CELL = 200  # characters; the properties of an event may have thousands
 _LEFT = ' style="text-align: left"'
 
 
@@ -41,7 +41,7 @@ def html_pairs(rows: Iterable[tuple[str, object]], caption: str) -> str:
 def html_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", max_rows: int = 20
 ) -> str:
-    """Return an HTML table with a header and at most *max_rows* rows, and the total number of rows below it."""
+    """Return an HTML table with a header and at most *max_rows* rows. A line below it has the total number of rows."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:max_rows])
@@ -52,7 +52,10 @@ def html_table(
 
 
 def html_frame(page: str, title: str) -> str:
-    """Return HTML that shows a whole HTML page in a frame. Its scripts can run, but cannot reach anything outside the frame."""
+    """Return HTML that shows a whole page in a frame.
+
+    The scripts of the page can run, but they cannot reach anything outside the frame.
+    """
     style = "width: 100%; height: 80vh; border: 0"
     return f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" style="{style}"></iframe>'
 

@@ -1,4 +1,4 @@
-"""The base class of errors and warnings, with reason, advice, argument and days. `str()` joins them into a sentence."""
+"""The base class of errors and warnings. It has the reason, the advice, the argument and the days as attributes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """Advice on a problem. Arguments have their Python names, or are options when `mpx` prints the advice.
+    """Advice on a problem. It mentions arguments by their Python names; `mpx` prints the options instead.
 
-    In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` has the possible names.
+    In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` contains the possible names.
     """
 
     __slots__ = ("template",)
@@ -38,7 +38,7 @@ class Advice(str):
         return frozenset(_NAMED.findall(self.template))
 
     def worded(self, name: Callable[[str], str]) -> str:
-        """Return the advice, with *name* applied to each argument."""
+        """Return the advice. *name* converts the name of each argument."""
         return _NAMED.sub(lambda match: name(match[1]), self.template)
 
 
@@ -85,7 +85,7 @@ class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
         return self.text()
 
     def text(self, *, days: bool = True, advice: bool = True, name: Callable[[str], str] = str) -> str:
-        """Return the sentence, with or without *days* and *advice*. *name* converts the names of arguments."""
+        """Return the sentence, with or without *days* and *advice*. *name* converts the name of each argument."""
         text = self._reason(name)
         if days and self.days is not None:
             text = f"{self.days}: {text}"
@@ -104,10 +104,10 @@ class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support copying and pickling. Most subclasses' initializers require more than the reason."""
-        return _remade, (type(self), self.reason), vars(self)
+        return _rebuild, (type(self), self.reason), vars(self)
 
 
-def _remade(kind: type[BaseException], reason: str) -> BaseException:
+def _rebuild(kind: type[BaseException], reason: str) -> BaseException:
     error = kind.__new__(kind, reason)
-    BaseException.__init__(error, reason)  # sets `args`, from which an OSError makes its text
+    BaseException.__init__(error, reason)  # sets `args`, from which an OSError builds its text
     return error

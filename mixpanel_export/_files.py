@@ -19,7 +19,7 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -69,9 +69,9 @@ def file_to_write(path: Path) -> Path:
 
 
 def delete(path: Path) -> bool:
-    """Delete a file if it exists. Return False if the system does not allow it.
+    """Delete a file if it exists. Return False if the system does not allow the deletion.
 
-    Windows does not allow it while a file is open or mapped, for example by a virus scanner.
+    Windows does not allow it while a program, such as a virus scanner, has the file open.
     """
     try:
         path.unlink(missing_ok=True)
@@ -84,8 +84,9 @@ def delete(path: Path) -> bool:
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield the path of a new file. When the block ends without an error, the new file replaces *path*.
 
-    A reader of *path* sees either the old contents or the new. Renaming is impossible if the file is a mount point, or
-    if the folder or the owner may not be changed. In that case, the contents are copied into the old file.
+    The new file is renamed, so that a reader of *path* sees either the old contents or the new contents. Renaming is
+    impossible if *path* is a mount point, or if this user may not change its folder or its owner. In that case, the new
+    contents are copied into the old file.
 
     If *private* is true, only the owner can ever read the new file. If that is impossible, an error is raised.
 
@@ -102,7 +103,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def _folder_beside(file: Path) -> "TemporaryDirectory[str]":
-    """Return a folder with mode 0700 on the disk of *file*, or elsewhere if only the file itself can be written."""
+    """Return a temporary folder beside *file*; elsewhere if this user can write the file, but not its folder."""
     try:
         return TemporaryDirectory(dir=file.parent, prefix=".mpx-", ignore_cleanup_errors=True)
     except OSError:
@@ -139,12 +140,12 @@ def _take_over(new: Path, file: Path) -> None:
 
 def _overwrite(file: Path, content: BinaryIO) -> None:
     size = os.fstat(content.fileno()).st_size
-    with file.open("r+b") as opened:
-        _reserve(opened, size)
-        shutil.copyfileobj(content, opened)
-        opened.truncate()
-        opened.flush()
-        os.fsync(opened.fileno())
+    with file.open("r+b") as target:
+        _reserve(target, size)
+        shutil.copyfileobj(content, target)
+        target.truncate()
+        target.flush()
+        os.fsync(target.fileno())
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -155,7 +156,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
     try:
         os.posix_fallocate(file.fileno(), before, size - before)
     except OSError as error:
-        if error.errno in _NO_ROOM:  # other errors mean that this file system cannot reserve space
+        if error.errno in _NO_SPACE:  # other errors mean that this file system cannot reserve space
             file.truncate(before)
             raise
 

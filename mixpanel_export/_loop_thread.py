@@ -1,4 +1,4 @@
-"""Makes calls in other threads: async calls in an event loop, which any thread can cancel, and calls without a loop."""
+"""Makes calls in other threads. An async call gets its own event loop there, and any thread can cancel the call."""
 
 import asyncio
 import sys
@@ -48,7 +48,7 @@ class LoopThread(Generic[T]):
 
     def __init__(self, call: CancellableCall[T]) -> None:
         self._call = call
-        self._returned: Future[T] = Future()
+        self._future: Future[T] = Future()
         self._thread = Thread(target=context_without_loop().run, args=(self._run,), name=THREAD_NAME)
 
     def start(self) -> None:
@@ -61,22 +61,22 @@ class LoopThread(Generic[T]):
         return self._thread.is_alive()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the call, for at most *timeout* seconds."""
+        """Wait until the call has ended, for at most *timeout* seconds."""
         self._thread.join(timeout)
 
     def result(self) -> T:
         """Return the result of the call, or raise its exception. The call must have ended."""
-        return self._returned.result()
+        return self._future.result()
 
     def _run(self) -> None:
         try:
-            self._returned.set_result(anyio.run(self._call.run))
+            self._future.set_result(anyio.run(self._call.run))
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
-            self._returned.set_exception(error)
+            self._future.set_exception(error)
 
 
 def call_outside_loop(call: Callable[[], T]) -> T:
-    """Make a call in a thread without an event loop. A lock of anyio that is created there can be used in any loop."""
+    """Make a call in a thread without an event loop. An anyio lock created there can be used in any loop."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(context_without_loop().run, call).result()
 

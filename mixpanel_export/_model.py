@@ -23,7 +23,7 @@ from datetime import date, datetime, timedelta
 from typing import Literal
 
 Status = Literal["complete", "open", "limited", "failed", "imported"]
-"""The status of a ledger row, and hence of its days.
+"""The status of a ledger row, which is also the status of its days.
 
 - `complete`: the table has all events of the days.
 - `open`: the last day ended less than 48 hours before the request, so `resume` fetches the batch again.
@@ -155,7 +155,7 @@ class Batch:
     export: int | None = None
     """The number of the first batch of the same export."""
     queued_at: datetime | None = None
-    """See `RequestTimes`, also for the next four fields."""
+    """See `RequestTimes` for this field and the next four."""
     connecting_at: datetime | None = None
     connected_at: datetime | None = None
     first_byte_at: datetime | None = None
@@ -170,7 +170,10 @@ class Batch:
 
     @property
     def empty_response(self) -> bool:
-        """Whether both responses were empty (status 200, no body). The days are then treated as days without events."""
+        """Whether two requests for the days got an empty response (status 200, no body).
+
+        The days are then treated as days without events.
+        """
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 
 
@@ -182,7 +185,7 @@ class ChunkStart:
     batch: int
     """The batch number for the chunk's ledger row."""
     keep_rejects: bool = False
-    """Whether to store lines that are not events as rejects. Otherwise, such lines cause the chunk to be refetched."""
+    """Whether to store lines that are not events as rejects. Otherwise, the chunk is fetched again if it has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ class RequestTimes:
 
 
 Lines = tuple[bytes | memoryview, ...]
-"""Whole NDJSON lines, each ending with a newline, in pieces that may end anywhere."""
+"""NDJSON lines, in pieces. Each line ends with a newline, but a piece may end in the middle of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +271,11 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Verdict: *lines* lines of the chunk are not events, so the chunk should be fetched again."""
+    """Verdict: some lines of the chunk are not events, so the chunk should be fetched again."""
 
     chunk: Chunk
     lines: int
+    """The number of lines that are not events."""
 
     def __str__(self) -> str:
         return f"{self.chunk}: fetching again, because {self.lines} lines are not events"

@@ -1,12 +1,12 @@
 """Validates, repairs, parses and normalizes a line of NDJSON in DuckDB's dialect of JSON. Pure functions.
 
 DuckDB's dialect allows trailing commas in objects and arrays, and `NaN` and `Infinity` in upper or lower case. As in
-DuckDB, nesting may be arbitrarily deep, so the functions here are not recursive. Python's parser is faster, so it is used for
-text that it accepts.
+DuckDB, nesting may be arbitrarily deep, so the functions here are not recursive. They use Python's parser for text that
+it accepts, because it is faster.
 
-The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. Both values are copied from
-the line unchanged. A repair replaces each lone surrogate escape, each byte that is not UTF-8, and each control byte in
-a string with U+FFFD. No JSON parser accepts these.
+The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. Both values are copied
+unchanged from the line. JSON parsers reject lone surrogate escapes, bytes that are not UTF-8, and control bytes in
+strings. A repair replaces each of these with U+FFFD.
 """
 
 import json
@@ -88,7 +88,7 @@ def member_text(text: str, key: str) -> str:
 def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
     """Return the values of *keys* in the JSON object *text*.
 
-    A string is decoded. Null and a missing key are None. Any other value is its JSON text.
+    A string is decoded. Null or a missing key becomes None. Any other value becomes its JSON text.
     """
     members = _members(text)
     return [_scalar_text(members.get(key, "null")) for key in keys]
@@ -129,7 +129,7 @@ def _scalar_text(text: str) -> str | None:
 
 
 def repaired_text(text: str) -> str:
-    """Return JSON text with each lone surrogate escape, invalid byte and control byte in a string replaced by U+FFFD."""
+    """Return the JSON *text* after the repair that the module docstring describes."""
     text = _NOT_UTF8.sub("\ufffd", text)
     return _ANY_STRING.sub(lambda string: _repaired_string(string[0]), text)
 
@@ -211,7 +211,7 @@ def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
 
 
 def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _State:
-    """Return the state after a lexeme, and update *closers*.
+    """Return the state after a lexeme and update *closers*.
 
     Raises:
         ValueError: The lexeme is not valid in this state.

@@ -1,6 +1,6 @@
-"""The process of `mpx`: its standard streams and the signals that end it.
+"""Prepares the process of `mpx`: its standard streams, its signal handlers and its environment variables.
 
-This module imports little, so that it can act before the rest of the program is imported.
+This module imports little, so that the process is prepared before the other modules are imported.
 """
 
 import io
@@ -9,9 +9,8 @@ import signal
 import sys
 from types import FrameType
 
-TYPE_CHECKING = (
-    False  # true for type checkers; importing `typing` would take longer than everything else here
-)
+# Type checkers treat this as true. Importing `typing` would take longer than everything else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -20,10 +19,10 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break o
 
 
 class Signals:
-    """Signal handling: the first signal stops the command cleanly, the second one kills it.
+    """Handles signals. The first signal stops the command cleanly, and the second one kills it.
 
-    Killing may interrupt a commit, as a power cut would; the database file survives that. While the program is still
-    being imported, there is nothing to clean up, and the first signal ends it.
+    A kill may interrupt a commit. The database file survives that, as it survives a power failure. While modules are
+    still being imported, there is nothing to clean up, so the first signal ends the process immediately.
     """
 
     def __init__(self) -> None:
@@ -32,13 +31,13 @@ class Signals:
         self._exit_code = _INTERRUPTED
 
     def listen(self) -> None:
-        """Handle the signals that are not ignored. `nohup` and a shell's `&` make the process ignore some."""
+        """Handle all signals except ignored ones. With `nohup`, or `&` in a shell, the process ignores some signals."""
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
-    def imported(self) -> None:
+    def end_import(self) -> None:
         """Raise `KeyboardInterrupt` for the first signal from now on."""
         self._importing = False
 
@@ -54,7 +53,7 @@ class Signals:
         raise KeyboardInterrupt
 
     def end(self) -> "NoReturn":
-        """Exit without waiting for threads that the interrupted command may have left."""
+        """Exit without waiting for threads that the interrupted command may have left running."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -74,8 +73,8 @@ def print_interrupted() -> None:
 def open_standard_streams() -> None:
     """Open standard streams that the caller closed, and ignore errors in writing to standard error.
 
-    Otherwise, the next file to be opened, such as the database, would get a closed stream's descriptor, and messages
-    would be written into it.
+    Otherwise, the next opened file, such as the database, would get the descriptor of a closed stream, and messages
+    would be written into that file.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -92,7 +91,7 @@ def open_standard_streams() -> None:
 
 
 def discard_failed_output() -> None:
-    """Discard output that cannot be written. Otherwise, Python tries to write it again at exit, and exits with 120."""
+    """Discard output that cannot be written. Otherwise, Python would try again at exit, and would exit with 120."""
     try:
         sys.stdout.flush()
     except ValueError:  # closed
@@ -104,7 +103,10 @@ def discard_failed_output() -> None:
 
 
 class _Tolerant(io.TextIOWrapper):
-    """A text stream that ignores failed writes: the reader is gone, the terminal hung up, or the disk is full."""
+    """A text stream that ignores failed writes.
+
+    A write fails if the reader has exited, the terminal was closed, or the disk is full.
+    """
 
     def write(self, text: str, /) -> int:
         try:
@@ -120,7 +122,7 @@ class _Tolerant(io.TextIOWrapper):
 
 
 def drop_empty_variables() -> None:
-    """Unset empty variables that libraries read: the home directory, and the progress bar settings."""
+    """Unset `HOME` and the variables of tqdm if they are empty, because libraries would use the empty values."""
     for name in [name for name, value in os.environ.items() if not value]:
         if name == "HOME" or name.startswith("TQDM_"):
             del os.environ[name]

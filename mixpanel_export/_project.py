@@ -1,4 +1,4 @@
-"""The base class of `Workspace`: its file, its credentials, `verify`, `publish`, `copy`, and the methods for profiles."""
+"""The base class of `Workspace`, with its file, credentials, `verify`, `publish`, `copy`, and methods for profiles."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace as changed
@@ -40,7 +40,7 @@ from mixpanel_export.verification import VerifyResult
 
 
 class Project(LocalDatabase):
-    """A database file, and the settings for fetching events into it. `Workspace` describes them."""
+    """A database file, and the settings for fetching events into it. `Workspace` documents the settings."""
 
     def __init__(  # noqa: PLR0917 - the order is the same as in mixpanel_data
         self,
@@ -94,7 +94,7 @@ class Project(LocalDatabase):
 
         Raises:
             ArgumentError: An argument is out of range, or the table has none of the days; this is a `ValueError`.
-            MixpanelDataError: The table cannot be verified, or a request failed; the subclass tells why.
+            MixpanelDataError: The table cannot be verified, or a request failed; the subclass says why.
 
         Example:
             result = workspace.verify(reporting_timezone="US/Pacific")
@@ -155,19 +155,19 @@ class Project(LocalDatabase):
         flatten: bool = False,
         wait: float = 0.0,
     ) -> FetchResult | ParallelProfileResult:
-        """Fetch user profiles into table *name*: all that the arguments select, or none. See `export_profiles`.
+        """Fetch all user profiles that the arguments select into table *name*. See `export_profiles`.
 
         The table must not exist, unless *append* or *replace* is true. *append* also replaces the rows of profiles that
-        are already in the table. If *parallel* is true, up to *max_workers* pages (None: 5, the maximum) are fetched at a
-        time; otherwise one. If a page fails, its error is raised in both cases, and the table is unchanged. *group_id*
-        selects group profiles. *include_all_users* also selects members of the cohort *cohort_id* that have no profile.
-        An empty list or string selects all profiles, like None. *batch_size* has no effect. See `fetch_events` for the
-        other arguments.
+        are already in the table. If *parallel* is true, up to *max_workers* pages (None: 5, the maximum) are fetched at
+        a time; otherwise, one page is fetched at a time. In both cases, if a page fails, its error is raised, and the
+        table is unchanged. *group_id* selects group profiles. *include_all_users* also selects members of the cohort
+        *cohort_id* that have no profile. An empty list or string selects all profiles, like None. *batch_size* has no
+        effect. See `fetch_events` for the other arguments.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
             SnapshotError: The profiles changed during each attempt to fetch them.
-            MixpanelDataError: The export cannot start, or a page failed; the subclass tells why.
+            MixpanelDataError: The export cannot start, or a page failed; the subclass says why.
 
         Example:
             result = workspace.fetch_profiles(parallel=True)
@@ -225,20 +225,20 @@ class Project(LocalDatabase):
         retries: int = 5,
         max_wait: float = 86_400.0,
     ) -> Iterator[dict[str, Any]]:
-        """Yield user profiles without storing them. The arguments are those of `fetch_profiles`.
+        """Yield user profiles without storing them. See `fetch_profiles` for the arguments.
 
-        If *raw* is true, profiles are Mixpanel's objects, with $distinct_id and $properties. Otherwise they are
-        dictionaries with distinct_id, last_seen (aware, in UTC, or None) and properties, as in a table.
+        If *raw* is true, each profile is Mixpanel's object, with $distinct_id and $properties. Otherwise, it is a
+        dictionary with distinct_id, last_seen (aware, in UTC, or None) and properties, as in a table.
 
-        Pages are requested when they are needed, up to five at a time. If Mixpanel drops the session, the pages that were
-        already yielded are fetched again, and the stream continues only if they are unchanged. A profile on two pages is
-        yielded twice. At the end, the number of different profiles must be the total that Mixpanel reported. So an error
-        may be raised after many profiles.
+        Pages are requested when they are needed, up to five at a time. If Mixpanel drops the session, the pages that
+        were already yielded are fetched again, and the stream continues only if they are unchanged. A profile on two
+        pages is yielded twice. At the end, the number of distinct profiles must equal the total that Mixpanel reported.
+        An error may therefore be raised after many profiles have been yielded.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            SnapshotError: The profiles changed, so those that were yielded are not a complete set.
-            MixpanelDataError: A page failed; the subclass tells why.
+            SnapshotError: The profiles changed, so the yielded profiles are not a complete set.
+            MixpanelDataError: A page failed; the subclass says why.
         """
         arguments = ProfileArguments(
             credentials=self._credentials,
@@ -281,11 +281,11 @@ class Project(LocalDatabase):
         progress: bool = True,
         wait: float = 0.0,
     ) -> PublishResult:
-        """Bring the data set at *destination* in step with a table, as `publish_table` does, with a progress bar.
+        """Update the data set at *destination* so that it equals a table, and show a progress bar. See `publish_table`.
 
         Raises:
             ArgumentError: An argument is invalid, or differs from the earlier publication; this is a `ValueError`.
-            MixpanelDataError: The table cannot be published; the subclass tells why.
+            MixpanelDataError: The table cannot be published; the subclass says why.
 
         Example:
             print(workspace.publish("lake/events").written_days)
@@ -310,11 +310,11 @@ class Project(LocalDatabase):
 
     @short_tracebacks
     def copy(self, destination: str | Path, *, wait: float = 0.0) -> CopyResult:
-        """Copy the database to the file *destination*, for readers such as dashboards, as `copy_database` does.
+        """Copy the database to the file *destination*, so that dashboards can read the copy. See `copy_database`.
 
         Raises:
             ArgumentError: *destination* is the database itself, or its name does not end with `.duckdb`.
-            MixpanelDataError: The copy cannot be written; the subclass tells why.
+            MixpanelDataError: The copy cannot be written; the subclass says why.
 
         Example:
             workspace.copy("dashboard.duckdb")

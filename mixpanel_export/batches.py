@@ -1,4 +1,4 @@
-"""Streams proven batches of events to the caller, for destinations other than a DuckDB file."""
+"""Streams batches of events to the caller, for destinations other than a DuckDB file."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -65,16 +65,16 @@ def stream_batches(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> "BatchStream":
-    """Stream the raw events of the days from *from_date* to *to_date* in proven batches, without a database file.
+    """Stream the raw events of the days from *from_date* to *to_date* in batches, without a database file.
 
-    Each batch has the events of one complete response: every line is an event, and duplicates within the batch are
-    removed. These are the rows that `export_events` loads, except that duplicates in different batches are not removed.
-    The requests, the quota, the retries and the errors are the same as well.
+    Each batch has the events of one response that is proven complete. Lines that are not events are left out, and
+    duplicates within the batch are removed. `export_events` would load the same rows, except that it also removes
+    duplicates across batches. Requests, quota, retries and errors are the same as for `export_events`.
 
-    Batches arrive in any order or, if *ordered* is true, in date order. At most *max_workers* batches are requested or
-    wait to be consumed at a time. They wait in temporary files in *folder* (None: the system's folder for temporary
-    files, which is in memory on some systems). A batch can be read until the next one is requested. If the process is
-    killed, a folder named `mpx-*` with events stays there; delete it.
+    Batches arrive in any order or, if *ordered* is true, in date order. At any time, at most *max_workers* batches are
+    being requested or are waiting to be consumed. They wait in temporary files in *folder* (None: the system's folder
+    for temporary files, which is in memory on some systems). A batch can be read until the next one is requested. If
+    the process is killed, a folder named `mpx-*` stays in *folder*. It contains events, so delete it.
 
     Callbacks are called in another thread. See `export_events` for the other arguments.
 
@@ -92,16 +92,16 @@ def stream_batches(
             for line in batch.lines():
                 ...
 
-    Code that cannot await writes `for batch in stream_batches(...)`. Use the stream as a context manager if the loop may
-    end early: `async with stream_batches(...) as batches:`, or `with`.
+    In code that cannot await, use `for batch in stream_batches(...)`. If the loop may end early, use the stream as a
+    context manager: `async with stream_batches(...) as batches:`, or `with`.
     """
-    place = Path(gettempdir() if folder is None else folder)
-    if not place.is_dir():
-        raise ArgumentError("folder", f"{place} is not a folder")
+    temp_folder = Path(gettempdir() if folder is None else folder)
+    if not temp_folder.is_dir():
+        raise ArgumentError("folder", f"{temp_folder} is not a folder")
     arguments = ExportArguments(
         from_date=from_date,
         to_date=to_date,
-        db=place / "batches",
+        db=temp_folder / "batches",
         credentials=credentials,
         events=events,
         where=where,
@@ -122,7 +122,7 @@ def stream_batches(
     return open_stream(
         arguments,
         Callbacks(on_batch_complete, on_progress),
-        folder=place,
+        folder=temp_folder,
         ordered=ordered,
         http2=http2,
         transport=transport,
@@ -149,7 +149,7 @@ def open_stream(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventBatch:
-    """The events of one complete response. It can be read, any number of times, until the next batch is requested."""
+    """The events of one complete response. They can be read any number of times until the next batch is requested."""
 
     from_date: date
     """The first day."""
@@ -172,8 +172,8 @@ class EventBatch:
     def lines(self) -> Iterator[bytes]:
         """Yield the line of each event as Mixpanel sent it, with its newline, in the order of the response.
 
-        A line of an unusual form is rewritten as `{"event":…,"properties":…}`. The text of its properties stays as sent,
-        unless the event is one of `repaired`.
+        A line with an unusual form is rewritten as `{"event":…,"properties":…}`. The text of its properties is not
+        changed, unless DuckDB could not read it (see `repaired`).
         """
         for piece in self._pieces():
             # Unlike `splitlines`, this does not split at carriage returns, which may separate JSON values.
@@ -224,10 +224,10 @@ class EventBatch:
 
 
 class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
-    """The batches of a `stream_batches` call, for `async for` or `for`. The first request is sent with the first step.
+    """The batches of a `stream_batches` call, for `async for` or `for`. No request is sent before the iteration starts.
 
-    Only one thread or task at a time may use a stream. Leaving the context or `close()` ends all requests and removes the
-    temporary files.
+    Only one thread or task at a time may use a stream. At the end of the context, or when `close()` is called, all
+    requests are ended, and the temporary files are removed.
     """
 
     def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
@@ -242,7 +242,10 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
 
     @property
     def result(self) -> ParallelFetchResult | None:
-        """The result, as of `export_events`; None before the last batch. It lists days that failed, with their errors."""
+        """The result, in the same form as from `export_events`; None until the stream has ended.
+
+        It lists the days that failed and their errors.
+        """
         return self._result
 
     def close(self) -> None:

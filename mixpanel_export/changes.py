@@ -1,4 +1,4 @@
-"""The values that a sync returns: the changes in Mixpanel since the days were last fetched."""
+"""The result of a sync, with the changes in Mixpanel since the days were last fetched."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,7 +9,7 @@ from mixpanel_export.results import DateRange, ParallelFetchResult
 
 @dataclass(frozen=True, slots=True)
 class DayChange:
-    """The differences between a new response for a day and the events that were in the table.
+    """The differences between a new response for a day and the events that the table had before.
 
     Events are compared by name, time, `$insert_id` and `distinct_id`. If only the `distinct_id` differs, for example
     after an identity merge, the event is *re-keyed*: neither added nor removed.
@@ -17,20 +17,20 @@ class DayChange:
 
     day: date
     old_rows: int
-    """Number of earlier events, including duplicates that another batch has in a newer version."""
+    """The number of events before, including events that are hidden because another batch has a newer copy."""
     new_rows: int
-    """Number of events in the new response, counted in the same way."""
+    """The number of events in the new response, counted in the same way."""
     added: int
     removed: int
     rekeyed: int
     kept: bool
-    """Whether the new response was rejected, because it has under half of the events. The table has the old events."""
+    """Whether the new response was rejected because of a loss (see `is_loss`). The table then keeps the old events."""
     checked_at: datetime
     """When the new response was compared, in naive UTC."""
 
     @property
     def is_loss(self) -> bool:
-        """Whether the new response has under half of the events."""
+        """Whether the new response has fewer than half as many events as the table had."""
         return 2 * self.new_rows < self.old_rows
 
     def to_dict(self) -> dict[str, object]:
@@ -59,7 +59,7 @@ class SyncResult:
     requests: int
     """The number of requests that were sent, retries included."""
     changes: tuple[DayChange, ...]
-    """The days of this sync that differ from the table's earlier events, in order."""
+    """The days of this sync whose new response differs from the events that the table had, in date order."""
     kept: tuple[DayChange, ...]
     """The days whose new response was rejected, in this sync or earlier, and has not been accepted since."""
     export: ParallelFetchResult

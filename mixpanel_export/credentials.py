@@ -1,6 +1,6 @@
-"""Credentials: from arguments first, then from the environment, then from the configuration file.
+"""Finds the credentials in arguments, in environment variables or in the configuration file.
 
-Secrets are kept in `Credentials` only. Every repr masks them, so that a traceback with local variables does not show
+Only `Credentials` contains secrets. Every repr masks them, so that a traceback with local variables does not show
 them. Messages never quote a value that may be a secret.
 """
 
@@ -45,11 +45,14 @@ class Credentials:
     secret: str
     """Masked in every repr. Pydantic's `SecretStr` is accepted as well; `get_secret_value()` returns the plain text."""
     project_id: str
-    """Required for a service account. With a project secret, it is not sent, and only determines the default file."""
+    """Required for a service account. With a project secret, it only determines the default file, and is not sent."""
     region: str = "us"
     """us, eu or in, in upper or lower case."""
     project_timezone: str | None = None
-    """Time zone (an IANA name) of a project whose `time` is local, as in projects created before 2023; None for UTC."""
+    """The IANA name of the time zone in which events have their `time`; None for UTC.
+
+    Only projects created before 2023 have local times.
+    """
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", masked(self.secret))
@@ -62,7 +65,7 @@ class Credentials:
                 advice="set MP_PROJECT_ID, the account's `project_id`, or pass $project_id",
                 argument="project_id",
             )
-        # In basic authentication the user name ends at the first colon.
+        # In basic authentication, the user name ends at the first colon.
         if ":" in (self.secret if self.username is None else self.username):
             raise ConfigError(
                 "a user name or a project secret cannot contain a colon",
@@ -125,19 +128,21 @@ def resolve_credentials(
     environ: Mapping[str, str] | None = None,
     config_path: Path | None = None,
 ) -> Credentials:
-    """Return the credentials to use. *project_id* and *region*, if given, override the project and region found.
+    """Return the credentials to use. If *project_id* or *region* is given, it overrides the value from the source.
 
-    The sources are, in this order: the account *account* in the configuration file, if given; `MP_USERNAME`,
-    `MP_SECRET` or the file `MP_SECRET_FILE`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default
-    account of the file. The file is
-    *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+    The sources, in this order, are:
 
-    If *account* and the variables have different projects, `MPX_PREFER` (account or environment) decides. If it is
-    unset, `ConfigError` is raised, unless *project_id* is given.
+    1. the account *account* in the configuration file, if *account* is given
+    2. the variables `MP_USERNAME`, `MP_SECRET` (or the file in `MP_SECRET_FILE`), `MP_PROJECT_ID`, `MP_REGION` and
+       `MPX_PROJECT_TIMEZONE`
+    3. the default account in the configuration file
 
-    Warns about a project secret without a user name, and about a file that other users can read. Warns also if
-    `MPX_PROJECT_TIMEZONE` is ignored because the account comes from the file: a time zone belongs to a project, so both
-    come from the same source.
+    The configuration file is *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`. If *account* and the
+    variables have different projects, `MPX_PREFER` (account or environment) selects the source. If it is unset,
+    `ConfigError` is raised, unless *project_id* is given.
+
+    Warns about a project secret without a user name, and about a file that other users can read. If the account comes
+    from the file, `MPX_PROJECT_TIMEZONE` is ignored with a warning, because it may belong to another project.
 
     Raises:
         AccountNotFoundError: The file has no such account.
@@ -183,7 +188,7 @@ def account_used(
 
 
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables that hold or select credentials. An unset variable is returned as ""."""
+    """Return the variables that contain or select credentials. The value of an unset variable is ""."""
     names = [*_VARIABLES.values(), "MPX_PREFER"]
     values = {name: without_invisible(variable(name, environ) or "") for name in names}
     return values | {"MP_SECRET": secret_variable(environ)}
@@ -207,18 +212,19 @@ def _account_to_use(
 
 
 def _prefers_environment(name: str, entry: Mapping[str, str], variables: Mapping[str, str]) -> bool:
-    """Whether `MPX_PREFER` selects the variables. It matters only if their project differs from the account's.
+    """Whether the variables have another project than the account, and `MPX_PREFER` selects the variables.
 
     Raises:
         ConfigError: The projects differ, and `MPX_PREFER` is not set.
     """
-    ours, theirs = entry.get("project_id"), variables["MP_SECRET"] and variables["MP_PROJECT_ID"]
-    if not (ours and theirs) or ours == theirs:
+    in_account = entry.get("project_id")
+    in_variables = variables["MP_SECRET"] and variables["MP_PROJECT_ID"]
+    if not (in_account and in_variables) or in_account == in_variables:
         return False
     prefer = variables["MPX_PREFER"].lower()
     if prefer not in {"account", "environment"}:
         raise ConfigError(
-            f"account {name!r} has project {ours}, but MP_PROJECT_ID is {theirs}",
+            f"account {name!r} has project {in_account}, but MP_PROJECT_ID is {in_variables}",
             advice="leave out the account, unset MP_PROJECT_ID, or set MPX_PREFER to account or environment",
         )
     return prefer == "environment"
@@ -321,8 +327,7 @@ def _entry(table: Mapping[str, object]) -> dict[str, str]:
 def format_problem(credentials: Credentials) -> str | None:
     """Describe what looks wrong with the user name or the secret, without quoting them; None if both look right.
 
-    The description is added to the error if Mixpanel rejects the credentials. Credentials that look wrong are still
-    tried.
+    Credentials that look wrong are still sent. If Mixpanel rejects them, the description is added to the error.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
     problems = [f"{name} {problem}" for name, text in texts.items() if (problem := text_problem(text))]

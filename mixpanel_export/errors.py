@@ -1,4 +1,4 @@
-"""The errors of this package. Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
+"""The errors of this package. An invalid argument raises `ArgumentError`, a `ValueError`, before anything else happens.
 
 The names and the hierarchy are the same as in mixpanel_data::
 
@@ -38,7 +38,7 @@ from mixpanel_export._error_base import Context, Problem, ResponseContext
 
 
 class ArgumentError(Problem, ValueError):
-    """An argument is out of range or of the wrong kind; such as `limit must be between 1 and 100000, got 0`."""
+    """An argument is out of range or has the wrong type. Example: `limit must be between 1 and 100000, got 0`."""
 
     argument: str
 
@@ -50,14 +50,14 @@ class ArgumentError(Problem, ValueError):
 
 
 class AdvisoryWarning(Problem, UserWarning):
-    """A warning that carries its reason and its advice as data."""
+    """A warning whose reason and advice are separate attributes."""
 
 
 class MixpanelDataError(Problem):
-    """The base of every error that an export raises on purpose.
+    """The base class of this package's errors, except `ArgumentError`.
 
-    `str(error)` and `message` are one sentence for people, made of `days`, `reason` and `advice`. `code` and
-    `details` are for programs; `details["suggestion"]` is the advice, if there is one.
+    `str(error)` and `message` are one sentence for people, which joins `days`, `reason` and `advice`. `code` and
+    `details` are for programs. If there is advice, it is also in `details["suggestion"]`.
     """
 
     code: str = "UNKNOWN_ERROR"
@@ -87,8 +87,9 @@ class MixpanelDataError(Problem):
 class APIError(MixpanelDataError):
     """A request failed.
 
-    `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body. The
-    `request_` attributes describe the request, without credentials, or are None. `details` has those that are not None.
+    `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body.
+    The `request_` attributes describe the request, without credentials. Each may be None; the others are also in
+    `details`.
     """
 
     code = "API_ERROR"
@@ -124,7 +125,8 @@ class LineTooLongError(APIError):
 class NetworkError(APIError):
     """The connection could not be opened, broke, or delivered no data for too long.
 
-    `mid_answer` is true if the response had begun, or did not begin in time. The amount of data may then be the cause.
+    `mid_answer` is true if the connection failed after the start of the response, or if the response did not start in
+    time. The amount of data may then be the cause.
     """
 
     code = "HTTP_ERROR"
@@ -139,8 +141,8 @@ class NetworkError(APIError):
 class QueryError(APIError):
     """The request is invalid, or the plan or the permissions do not allow it.
 
-    `first_day` is the first day of the plan's history if the request began before it, else None. `status_code` is 0 if
-    the query is SQL.
+    If the request asked for days before the start of the plan's history, `first_day` is the first day of that history;
+    otherwise, it is None. For an SQL query, `status_code` is 0.
     """
 
     code = "QUERY_FAILED"
@@ -304,7 +306,7 @@ class ExportRunningError(MixpanelDataError):
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The rows of the table differ from those in the ledger. `batch` is their `export_batch`, or None."""
+    """The table's rows do not match the ledger. `batch` is the `export_batch` of these rows, or None."""
 
     code = "LEDGER_MISMATCH"
 

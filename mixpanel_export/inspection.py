@@ -1,7 +1,7 @@
-"""The values that inspecting or upgrading a database returns, with mixpanel_data's names where it has them.
+"""The results of inspecting or upgrading a database. Those that also exist in mixpanel_data have the same names.
 
-`to_dict()` returns values that JSON can hold, except for values read from a table, which have DuckDB's Python types.
-`df` requires the extra `pandas` and raises `ImportError` without it.
+The values in `to_dict()` can be converted to JSON, except for values read from a table, which have DuckDB's Python
+types. `df` requires the extra `pandas` and raises `ImportError` without it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -128,7 +128,7 @@ class WorkspaceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """A column as DuckDB's SUMMARIZE describes it. `min`, `max` and the quartiles are text."""
+    """A column as DuckDB's SUMMARIZE describes it. `min`, `max` and the quartiles are strings."""
 
     column_name: str
     column_type: str
@@ -275,7 +275,7 @@ class UpgradedTable:
     name: str
     row_count: int
     date_ranges: tuple[DateRange, ...]
-    """The days of its events, and the days that mixpanel_data recorded; none for profiles."""
+    """The days of the table's events, and the days that mixpanel_data recorded; empty for profiles."""
     type: Literal["events", "profiles"] = "events"
 
     def to_dict(self) -> dict[str, object]:
@@ -289,7 +289,7 @@ class UpgradeResult:
 
     path: Path
     tables: tuple[UpgradedTable, ...]
-    """Empty if there was nothing to convert, in which case the file is unchanged."""
+    """Empty if there was nothing to convert. In this case, the file is unchanged."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -316,14 +316,14 @@ def _iso(moment: datetime | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A page about a database: its days, events, properties and requests. In a notebook, it is shown in a frame."""
+    """An HTML page about a database: its days, events, properties and requests. A notebook shows it in a frame."""
 
     title: str
     html: str = field(repr=False)
     """The whole page. It needs no other file and no network."""
 
     def save(self, path: str | Path) -> Path:
-        """Write the page into a file, replacing an existing one, and return the path; raises `OSError`.
+        """Write the page to the file *path*, and return the path. An existing file is replaced. Raises `OSError`.
 
         Example:
             workspace.report().save("events.html")
@@ -333,5 +333,5 @@ class Report:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        """Return HTML for a notebook. The frame keeps the page's styles and scripts apart from the notebook's."""
+        """Return HTML for a notebook. The frame separates the page's styles and scripts from the notebook's."""
         return html_frame(self.html, self.title)

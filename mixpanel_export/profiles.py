@@ -1,4 +1,4 @@
-"""The values that an export of profiles returns or passes to callbacks. Their first fields are those of mixpanel_data."""
+"""The values that an export of profiles returns or passes to callbacks. Their first fields match mixpanel_data's."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from mixpanel_export._display import html_pairs
 class ProfileProgress:
     """A page of profiles that has arrived, or that could not be fetched.
 
-    Nothing is in the table before the last page. If the export starts again, pages are reported again.
+    Rows appear in the table only after the last page has arrived. If the export starts again, pages are reported again.
     """
 
     page_index: int
@@ -49,11 +49,11 @@ class ParallelProfileResult:
     profiles: int = 0
     """The profiles that Mixpanel has for the selection. All of them are in the table, except for `rejects`."""
     updated_rows: int = 0
-    """With `mode="append"`, the rows of profiles that were already in the table. They have been replaced."""
+    """With `mode="append"`, the number of profiles that were already in the table and have been replaced."""
     duplicates: int = 0
     """Additional copies of profiles that were on several pages. The copy on the last of these pages was stored."""
     short_pages: int = 0
-    """Pages, not counting the last one, with fewer profiles than a full page. The profiles are nevertheless complete."""
+    """Pages before the last one that were not full. The set of profiles is nevertheless complete."""
     rejects: int = 0
     """Entries that are not profiles. They are in `_export_rejects`, not in the table."""
     repaired: int = 0
@@ -62,7 +62,7 @@ class ParallelProfileResult:
     """How often the export started again from page 0."""
     requests: int = 0
     bytes_read: int = 0
-    """Bytes received, compressed, including failed attempts."""
+    """Compressed bytes received, including failed attempts."""
 
     @property
     def has_failures(self) -> bool:

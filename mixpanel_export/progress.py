@@ -16,9 +16,8 @@ Watcher = Callable[[Progress], None]
 """Receives the current totals of an export. Each call supersedes the earlier ones, so missed calls do no harm."""
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} UNIT |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
-_BATCHES_WAITING = _BATCHES.replace(
-    "<{remaining}", ""
-)  # during a wait, the remaining time cannot be estimated
+# During a wait, the remaining time cannot be estimated.
+_BATCHES_WAITING = _BATCHES.replace("<{remaining}", "")
 _DAYS = "{desc}: {n_fmt}/{total_fmt} days |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}"
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
 _WIRE_WAITING = _WIRE.replace(" at {rate_fmt}", "")
@@ -37,9 +36,8 @@ def draw(
 ) -> Iterator[Watcher]:
     """Yield a callable that draws a `Progress` as two bars on *file* (default: standard error).
 
-    *unit* says what the batches are, such as `pages`.
-
-    If *enabled* or `can_draw` is false, the callable does nothing. If `NO_COLOR` is set, the bars have no colour.
+    *unit* is the word for the batches, such as `pages`. If *enabled* or `can_draw` is false, the callable does nothing.
+    If `NO_COLOR` is set, the bars have no colour.
     """
     if not (enabled and can_draw(file)):
         yield _ignore
@@ -69,7 +67,7 @@ def draw_days(
 
 
 def combined(draw: Watcher, callback: Callable[[Progress], object] | None) -> Callable[[Progress], object]:
-    """Return a callback that calls *draw*, then *callback*, whose result it returns."""
+    """Return a callback that calls *draw* and then *callback*, and returns the result of *callback*."""
 
     def watch(progress: Progress) -> object:
         draw(progress)
@@ -88,7 +86,7 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
 
 
 def page_line(page: ProfileProgress, done: int, encoding: str = "utf-8") -> str:
-    """Return one line about a page of profiles, the last of *done* pages. Words replace signs as in `batch_line`."""
+    """Return one line about a page of profiles; see `batch_line`. *done* is the number of pages so far."""
     yes, no = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
     total = "" if page.total_pages is None else f"/{page.total_pages}"
     if not page.success:
@@ -104,7 +102,7 @@ def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
 def forecast_line(progress: Progress) -> str | None:
     """Return one line about the expected wait for the quota; None if it is less than a minute.
 
-    *progress* is the first progress of an export, before any request.
+    *progress* describes the export before its first request.
     """
     if progress.quota_wait < _MIN_FORECAST:
         return None
@@ -130,14 +128,16 @@ def _countdown(seconds: float) -> str:
 
 
 def wire_line(progress: Progress) -> tuple[str, str]:
-    """Return the second bar's text before the bytes (rows) and after them (quota, failures and wait)."""
+    """Return the two texts of the second bar.
+
+    The first has the rows and comes before the number of bytes. The second has the quota, the failures and the wait.
+    """
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
-    no_quota = (
-        progress.quota_left is None or progress.waiting_seconds is not None
-    )  # the wait mentions the quota
-    left = None if no_quota else f"{progress.quota_left} requests left this hour"
-    waits = _wait(progress, _countdown) if progress.waiting_for else None
-    return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
+    # A wait for the quota mentions the quota, too.
+    omit_quota = progress.quota_left is None or progress.waiting_seconds is not None
+    left = None if omit_quota else f"{progress.quota_left} requests left this hour"
+    wait = _wait(progress, _countdown) if progress.waiting_for else None
+    return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, wait)))
 
 
 def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
@@ -162,21 +162,21 @@ class _Bars:
 
     def show(self, progress: Progress) -> None:
         if self._upper is None and progress.batches:
-            self._begin(progress)
+            self._open(progress)
         if self._upper is not None:
-            alone = ", ".join(filter(None, wire_line(progress))) if self._lower is None else ""
-            _show_batches(self._upper, progress, self._unit, alone)
+            lower_text = ", ".join(filter(None, wire_line(progress))) if self._lower is None else ""
+            _show_batches(self._upper, progress, self._unit, lower_text)
         if self._lower is not None:
             _show_wire(self._lower, progress)
 
-    def _begin(self, progress: Progress) -> None:
+    def _open(self, progress: Progress) -> None:
         forecast = forecast_line(progress)
         if forecast:
             tqdm.write(forecast, file=self._file or (sys.stdout if _in_notebook() else sys.stderr))
         self._upper = _bar(
             _BATCHES.replace("UNIT", self._unit), self._title, 0, self._file, total=progress.batches
         )
-        if _has_lines(self._upper):
+        if _allows_second_bar(self._upper):
             self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
     def close(self) -> None:
@@ -226,10 +226,9 @@ def _bar(
         bar_format=bar_format,
         position=position,
         file=file or sys.stderr,
-        miniters=0,  # redraw even without new bytes, to show the countdown of a wait
-        smoothing=0.3
-        if counts_bytes
-        else 0,  # batches end in groups, so the average rate is the best prediction
+        miniters=0,  # the bar is redrawn even without new bytes, to show the countdown of a wait
+        # Batches end in groups, so their average rate is the best prediction.
+        smoothing=0.3 if counts_bytes else 0,
         dynamic_ncols=True,
         colour=None if os.environ.get("NO_COLOR") else "green",
     )
@@ -243,7 +242,7 @@ def _bar_class() -> "type[tqdm[NoReturn]]":
     return cast("type[tqdm[NoReturn]]", notebook_tqdm)
 
 
-def _has_lines(bar: "tqdm[NoReturn]") -> bool:
+def _allows_second_bar(bar: "tqdm[NoReturn]") -> bool:
     """Whether a second bar can be drawn below this one."""
     if not _in_notebook():
         return True
@@ -253,7 +252,10 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel. The imported modules do not tell, because Jupyter's server imports the same ones."""
+    """Whether this process is the kernel of a notebook.
+
+    This does not follow from the imported modules, because Jupyter's server imports the same ones.
+    """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel

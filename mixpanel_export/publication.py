@@ -1,4 +1,4 @@
-"""The values and the error of publications: data sets outside the database file that are in step with a table."""
+"""The results and the error of publications. A publication is a data set, outside the database, that copies a table."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,10 +24,10 @@ class PublishProgress:
     """The totals of a running publication."""
 
     days: int
-    """The days to write. Some may prove to be unchanged."""
+    """The number of days to write. Some of them may prove to be unchanged."""
     days_done: int
     rows: int
-    """The rows that have been written."""
+    """The number of rows that have been written."""
     bytes_written: int
 
 
@@ -42,9 +42,9 @@ class PublishResult:
     table: str
     format: str
     days: int
-    """The days of the data set."""
+    """The number of days in the data set."""
     rows: int
-    """The rows of the data set."""
+    """The number of rows in the data set."""
     written_days: tuple[str, ...]
     """The days that were new or had changed."""
     removed_days: tuple[str, ...]
@@ -81,7 +81,7 @@ class PublishResult:
             ("removed", f"{len(self.removed_days):,} days"),
         ]
         if self.different_days is not None:
-            rows.append(("different", ", ".join(self.different_days) or "no day"))
+            rows.append(("different days", ", ".join(self.different_days) or "none"))
         return html_pairs(rows, "published")
 
 

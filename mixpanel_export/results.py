@@ -1,4 +1,4 @@
-"""The values that an export returns or passes to callbacks. Where mixpanel_data has them too, their fields are the same."""
+"""The values that an export returns or passes to callbacks. Their first fields match mixpanel_data's."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,7 +27,7 @@ class BatchProgress:
     """Counts from 0, in date order. Batches may finish in another order."""
     total_batches: int
     rows: int
-    """Rows of the batch in the table, without duplicates; 0 if it failed."""
+    """The batch's rows in the table, without duplicates; 0 if the batch failed."""
     success: bool
     error: str | None = None
     """The messages of `errors`."""
@@ -89,7 +89,7 @@ class ParallelFetchResult:
     fetched_at: datetime
     """In UTC."""
     added_date_ranges: tuple[DateRange, ...] = ()
-    """Days outside the requested range that were fetched again, because they share a batch with days inside it."""
+    """Days outside the requested range that were fetched again, because they share a batch with requested days."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False)
     """The error for each of `failed_date_ranges`."""
     removed_duplicates: int = 0
@@ -98,7 +98,7 @@ class ParallelFetchResult:
     repaired: int = 0
     """Events whose JSON was repaired so that DuckDB accepts it. `_export_rejects` has the original lines."""
     empty_batches: int = 0
-    """Batches with two empty responses, which are therefore treated as days without events."""
+    """Batches that were requested twice, with two empty responses. Their days are treated as days without events."""
 
     @property
     def has_failures(self) -> bool:
@@ -155,15 +155,18 @@ class ExportPlan:
     days: int
     """The number of days in `date_ranges`."""
     quota_left: int | None
-    """See `Progress`; before the first request."""
+    """See `Progress`. This is the value before the first request."""
     quota_wait: float
-    """See `Progress`; before the first request."""
+    """See `Progress`. This is the value before the first request."""
     one_request_seconds: float | None = None
-    """The expected maximum duration of one request for all days, if that is why so few are planned; else None."""
+    """The expected maximum duration of one request for all days, in seconds.
+
+    This is None, unless few requests are planned because one request would be fast.
+    """
     removed_days: int = 0
-    """The number of days in the table with events that are not requested, so that `replace` removes them."""
+    """The number of days with events that `replace` would remove from the table, because they are not requested."""
     removed_events: int = 0
-    """The number of these events."""
+    """The number of events on these days."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -184,12 +187,12 @@ class FetchResult:
 
     @property
     def row_count(self) -> int:
-        """The same as `rows`; the examples of mixpanel_data use this name."""
+        """The same as `rows`. mixpanel_data's examples use this name."""
         return self.rows
 
     @property
     def df(self) -> "pd.DataFrame":
-        """An empty DataFrame, as in mixpanel_data; the rows are in the table. Requires the extra `pandas`."""
+        """An empty DataFrame, as in mixpanel_data, because the rows are in the table. Requires the extra `pandas`."""
         return data_frame((), (), instead="Workspace.sql_rows")
 
     def to_dict(self) -> dict[str, object]:
@@ -220,9 +223,9 @@ class Progress:
     batches_done: int = 0
     batches_failed: int = 0
     rows: int = 0
-    """Lines received, including duplicates but not failed attempts."""
+    """Lines received. Duplicates are included, but failed attempts are not."""
     bytes_read: int = 0
-    """Bytes received, compressed."""
+    """Compressed bytes received."""
     requests: int = 0
     retries: int = 0
     quota_left: int | None = None
@@ -299,7 +302,7 @@ class FlattenResult:
     batches_read: int
     """The number of batches that were read because they were new or had changed."""
     rest: bool = False
-    """Whether some keys are in the `_other` column, because there are too many keys for a column each."""
+    """Whether some keys are in the `_other` column, because there are too many keys to give each its own column."""
     views: tuple[str, ...] = ()
     """The views, each for one event name."""
     duration_seconds: float = 0.0

@@ -1,16 +1,16 @@
 """Calls an async function from code that cannot await.
 
 In a thread without an event loop, the call runs in a new loop in that thread, so callbacks run in the caller's thread.
-In a thread with a running loop (a notebook), which cannot start a second one, the call runs in a loop in a helper
-thread, and the caller blocks.
+A thread with a running loop, as in a notebook, cannot start a second loop. In this case, the call runs in a loop in a
+helper thread, and the caller blocks.
 
 sniffio's context variable does not tell whether the current thread has a running loop, because `asyncio.to_thread` and
 `trio.to_thread` copy the variable into threads without a loop.
 
-A signal handler runs between any two bytecodes. If the handler raises an exception, as Python's Ctrl-C handler does,
-the exception could stop the loop at any point and leave tasks and worker threads unfinished. Therefore, an exception
-raised by a handler during a call first cancels the call, and is raised again once the call has ended. Only callbacks,
-which may block forever, are interrupted immediately.
+A signal handler can run between any two bytecodes. If the handler raises an exception, as Python's Ctrl-C handler does,
+the exception could stop the loop at any point and leave tasks and worker threads unfinished. Therefore, if a handler
+raises an exception during a call, the call is cancelled, and the exception is raised again once the call has ended.
+Only callbacks, which may block forever, are interrupted immediately.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ _SIGNALS = [
 def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call *async_fn* and block until it returns, even inside a running asyncio or trio loop.
 
-    Exceptions of the call are raised here. If a signal handler raises an exception, as on Ctrl-C, the call is cancelled,
-    and the handler's exception is raised once the call has ended. In a thread without a loop, a second signal has no
-    effect, since the clean-up is short. In a thread with a loop, the second handler's exception is raised immediately,
-    while the call ends in its helper thread.
+    If the call raises an exception, `run_sync` raises it. If a signal handler raises an exception, as on Ctrl-C, the
+    call is cancelled, and the handler's exception is raised once the call has ended. In a thread without a loop, a
+    second signal has no effect, because the clean-up is short. In a thread with a loop, the exception of the second
+    handler is raised immediately, while the call ends in its helper thread.
 
     Example:
         result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", credentials=credentials)
@@ -108,8 +108,8 @@ class _Signals:
         finally:
             # From here on, exceptions propagate, in case a handler raises one while the handlers are being restored.
             self._over = True
-            for number, (own, handler) in installed.items():
-                if signal.getsignal(number) is own:
+            for number, (wrapper, handler) in installed.items():
+                if signal.getsignal(number) is wrapper:
                     signal.signal(number, handler)
             if self.raised:
                 raise self.raised[0] from None  # hides the cancellation that it caused

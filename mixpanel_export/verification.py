@@ -8,11 +8,12 @@ from mixpanel_export._display import html_pairs
 Explanation = Literal["open", "duplicates", "merged", "untimed", "hidden", "old"]
 """Why the counts of an event on a day may differ although the table is correct.
 
-- `open`: the day was exported less than 48 hours after its end, and Mixpanel has received more events since. The next
-  `resume` fetches it again.
+- `open`: the day was exported less than 48 hours after its end, and Mixpanel has received more events since then. The
+  next `resume` fetches the day again.
 - `duplicates`: Mixpanel counts duplicates that the export removed. The numbers match exactly.
 - `merged`: the table has events that differ only in their time within the day. Mixpanel's compaction merges them.
-- `untimed`: the table has rows of this event without a time. They belong to no day, and there are enough of them to account for the difference.
+- `untimed`: the table has rows of this event without a time, so they belong to no day. They are enough to account for
+  the difference.
 - `hidden`: Mixpanel counts the event but does not export it.
 - `old`: the day is over 30 days old, so Mixpanel may have changed it since.
 """
@@ -28,7 +29,7 @@ class CountDifference:
     table_rows: int
     mixpanel_events: int
     explanation: Explanation | None
-    """None if nothing explains the difference: the table lacks events, or has too many."""
+    """None if nothing explains the difference. The table then lacks events, or has too many."""
 
     @property
     def difference(self) -> int:
@@ -44,7 +45,7 @@ class VerifyResult:
     from_date: str
     to_date: str
     timezone: str
-    """The reporting time zone, which the days are in."""
+    """The reporting time zone, in which the days start and end."""
     days: int
     """The number of days that were compared."""
     events: int
@@ -64,7 +65,7 @@ class VerifyResult:
     utc_offset: float | None
     """The offset from UTC, in hours, at which almost all unexplained differences disappear; None if there is none.
 
-    The project's reporting time zone then probably differs from `timezone`.
+    If there is one, the project's reporting time zone probably has this offset, and `timezone` is wrong.
     """
     requests: int
     """The number of requests to the Query API."""

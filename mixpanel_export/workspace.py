@@ -56,12 +56,13 @@ class Workspace(Project, NotImplementedHere):
 
     If *path* is None, the file is `MPX_DB`, or else `db` under `[defaults]` in the configuration file. If neither is
     set, it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. Other values under `[defaults]` only affect
-    `mpx`. The file is opened on first use, and created if it is missing. It stays open until `close()`, and meanwhile
-    no other process can open it. If *read_only* is true, other processes can read the file, but the workspace cannot
+    `mpx`. The file is opened on first use, and created if it is missing. It stays open until `close()`. Until then, no
+    other process can open it. If *read_only* is true, other processes can read the file, but the workspace cannot
     fetch. Only one thread at a time may use a workspace.
 
-    If *credentials* is None, `resolve_credentials` is called on first use. *project_id*, *region* and *project_timezone*
-    override the credentials. `export_events` gets *http2* and *timeouts*. *workspace_id* has no effect.
+    If *credentials* is None, `resolve_credentials` is called on first use. *project_id*, *region* and
+    *project_timezone* override the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id*
+    has no effect.
 
     Example:
         with Workspace(path="events.duckdb") as workspace:
@@ -93,9 +94,9 @@ class Workspace(Project, NotImplementedHere):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Yield a workspace on a temporary file (in `TMPDIR`), which is removed at the end of the block.
+        """Yield a workspace with a temporary file (in `TMPDIR`), which is removed at the end of the block.
 
-        Only the current user can read the file. The constructor gets *settings*.
+        Only the current user can read the file. *settings* are passed to the constructor.
         """
         with (
             TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder,
@@ -112,22 +113,22 @@ class Workspace(Project, NotImplementedHere):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Do the same as `ephemeral`. An in-memory database would limit the size of an export."""
+        """Do the same as `ephemeral`, because an in-memory database would limit the size of an export."""
         with cls.ephemeral(account, project_id, region, **settings) as workspace:
             yield workspace
 
     @staticmethod
     @short_tracebacks
     def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
-        """Test the credentials that `resolve_credentials` returns, by requesting one of yesterday's events.
+        """Test the credentials that `resolve_credentials` returns by requesting one of yesterday's events.
 
         Returns success (True), account (None for the environment), project_id, region and events_found (1, or 0 if the
         day has no events). The test counts as one request against the hourly quota.
 
         Raises:
             ConfigError: There are no credentials, or no such account.
-            AuthenticationError: Mixpanel does not accept them.
-            APIError: The test itself failed; the subclass tells why.
+            AuthenticationError: Mixpanel does not accept the credentials.
+            APIError: The test itself failed; the subclass says why.
         """
         credentials = resolve_credentials(account)
         events = len(run_sync(check_credentials, credentials, api_url=api_url))
@@ -187,19 +188,20 @@ class Workspace(Project, NotImplementedHere):
 
         Dates have the same forms as in `export_events`. If *parallel* is true, the range is split into batches of
         *chunk_days* days (None: planned from the quota), and up to *max_workers* (None: 10) are fetched at a time. The
-        result reports failed batches. Otherwise, one request fetches all days, and its error is raised.
+        result reports failed batches. If *parallel* is false, one request fetches all days. If it fails, its error is
+        raised.
 
         The table must not exist, unless *append*, *replace* or *resume* is true. A table is not replaced with an empty
         one, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like None.
         *limit* is the maximum number of events per request. A failed request is retried up to *retries* times. The call
         waits up to *max_wait* seconds in total for the hourly quota, and up to *wait* seconds while another export into
-        the file is running. If *flatten* is true, the table's flat tables are updated at the end, or one is created;
-        those with the setting `auto` are always updated. *batch_size* has no effect.
+        the file is running. If *flatten* is true, all flat tables of the table are updated at the end, or one is
+        created if there is none. Flat tables with the `auto` setting are always updated. *batch_size* has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
             DateRangeTooLargeError: The range is over 100 days, and *parallel* is false.
-            MixpanelDataError: The export cannot start, or the only request failed; the subclass tells why.
+            MixpanelDataError: The export cannot start, or the only request failed; the subclass says why.
         """
         check("batch_size", batch_size, 100, 100_000)
         check("chunk_days", chunk_days, 1, MAX_DAYS)
@@ -256,13 +258,14 @@ class Workspace(Project, NotImplementedHere):
         max_wait: float = 86_400.0,
         wait: float = 0.0,
     ) -> SyncResult:
-        """Bring table *name* up to date, through yesterday; see `sync_events`. Call it every night.
+        """Bring table *name* up to date through yesterday. Call this every night. See `sync_events`.
 
-        The first sync needs the day *since*; an earlier day in a later sync adds the days in between. An empty *events* list or *where* expression selects all events, like None.
+        The first sync needs the day *since*. If a later sync gets an earlier day, it adds the days in between. An empty
+        *events* list or *where* expression selects all events, like None.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            MixpanelDataError: The sync cannot start; its subclasses say why. The result reports days that failed.
+            MixpanelDataError: The sync cannot start; the subclass says why. The result reports days that failed.
 
         Example:
             print(workspace.sync(since="2024-01-01").changes)
@@ -305,17 +308,18 @@ class Workspace(Project, NotImplementedHere):
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of the days from *from_date* to *to_date*, both inclusive, without storing them.
 
-        If *raw* is true, events are Mixpanel's objects. Otherwise they are dictionaries with event_name, event_time
+        If *raw* is true, each event is Mixpanel's object. Otherwise, it is a dictionary with event_name, event_time
         (aware, in UTC, or None), distinct_id, insert_id and properties, as in a table. Duplicates are not removed.
 
         Each chunk of up to 100 days is one request, which is sent when its first event is needed. The response is
-        downloaded into an unnamed temporary file, and its events are yielded once it is proven complete. So an error may
-        be raised after events of earlier chunks. Lines that are not events are skipped, and one warning gives their
-        number. *limit* is the maximum number of events in total; *retries* and *max_wait* apply to each request.
+        downloaded into an unnamed temporary file, and its events are yielded once the response is proven complete. An
+        error may therefore be raised after the events of earlier chunks have been yielded. Lines that are not events
+        are skipped, and one warning gives their number. *limit* is the maximum number of events in total. *retries* and
+        *max_wait* apply to each request.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            MixpanelDataError: A request failed; the subclass tells why.
+            MixpanelDataError: A request failed; the subclass says why.
         """
         check_limit(limit)
         chunks = stream_chunks(from_date, to_date, self._zone)

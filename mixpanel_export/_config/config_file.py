@@ -1,4 +1,4 @@
-"""Locates and reads the configuration file and its `[defaults]`. `_local/accounts` changes it."""
+"""Locates and reads the configuration file and its `[defaults]`. `_local/accounts` changes the file."""
 
 import os
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     Raises:
         ConfigError: The variable is not set, and there is no home directory.
     """
-    if named := variable("MP_CONFIG_PATH", environ):
-        return expanded(named)
+    if configured := variable("MP_CONFIG_PATH", environ):
+        return expanded(configured)
     folder = home()
     if folder is None:
         raise ConfigError(
-            "the configuration file with the accounts is in the home directory, and there is none",
+            "the configuration file is in the home directory, but there is no home directory",
             advice="set MP_CONFIG_PATH to a file, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
         )
     return folder / ".mp" / "config.toml"
@@ -102,8 +102,8 @@ def chosen_database() -> str | None:
     Raises:
         ConfigError: See `read_defaults`.
     """
-    if named := variable("MPX_DB"):
-        return named
+    if configured := variable("MPX_DB"):
+        return configured
     if home() is None and not variable("MP_CONFIG_PATH"):
         return None
     return read_defaults(config_file()).db
@@ -115,8 +115,8 @@ def _expected(key: str, value: object) -> str | None:
         case "parallel" | "flatten":
             return None if isinstance(value, bool) else "true or false"
         case "workers":
-            right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_WORKERS
-            return None if right else f"a number from 1 to {_MAX_WORKERS}"
+            is_valid = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_WORKERS
+            return None if is_valid else f"a number from 1 to {_MAX_WORKERS}"
         case "mode":
             return None if value in DEFAULT_MODES else f"one of {', '.join(DEFAULT_MODES)}"
         case _:

@@ -41,17 +41,19 @@ def check_region(region: str) -> None:
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the URL of the export endpoint on *api_url*, else on `MPX_API_URL`, else on Mixpanel's server for *region*.
+    """Return the URL of the export endpoint.
+
+    The server is *api_url*, else `MPX_API_URL`, else Mixpanel's server for *region*.
 
     Raises:
         ConfigError: There is no such region, the server's URL has more than a scheme, a host and a port, or the URL
-            uses http for a host other than loopback.
+            uses http for a host that is not this machine.
     """
     return _base(_HOSTS, region, api_url, environ) + _EXPORT_PATH
 
 
 def query_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the Query API's URL, without a final slash, on the same servers as `export_url`; raises the same errors."""
+    """Return the URL of the Query API, without a final slash. See `export_url` for the server and the errors."""
     return _base(_QUERY_HOSTS, region, api_url, environ) + _QUERY_PATH
 
 
@@ -64,12 +66,12 @@ def _base(
 
 
 def _checked_base(api_url: str) -> str:
-    """Return the URL, reassembled from its checked parts, so that httpx cannot find another host in it."""
+    """Return the URL, rebuilt from its checked parts. Otherwise, httpx might find another host in the same string."""
     try:
         parts = urlsplit(api_url.strip())
         port = parts.port
     except ValueError:
-        raise ConfigError("the API URL is not a URL", advice=_ADVICE) from None
+        raise ConfigError("the API URL is not a valid URL", advice=_ADVICE) from None
     host = _checked_host(parts)
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigError(

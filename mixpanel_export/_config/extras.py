@@ -1,4 +1,4 @@
-"""The error for a missing optional package. `mpx` exits with 3 for it, as for every `ConfigError`."""
+"""Checks that optional packages are installed. A missing package is a `ConfigError`, for which `mpx` exits with 3."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,10 +7,10 @@ from mixpanel_export.errors import ConfigError
 
 
 def check_extra(feature: str, extra: str, modules: Sequence[str]) -> None:
-    """Check that the *modules* of an optional dependency are installed. *feature* is the part of the program that needs them.
+    """Check that *modules* are installed. *feature* is the part of the program that needs them.
 
     Raises:
-        ConfigError: A module is missing. The advice is the command that installs the *extra*.
+        ConfigError: A module is missing. The advice is to install the optional dependency *extra*.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

@@ -27,7 +27,7 @@ def masked(secret: str) -> Masked:
 
 
 def cleaned_secret(text: str) -> Masked:
-    """Return a secret without surrounding whitespace, quotes or byte order mark, and without invisible characters anywhere."""
+    """Return a secret without invisible characters, and without whitespace, quotes or a byte order mark around it."""
     return Masked(without_invisible(cleaned(text)))
 
 

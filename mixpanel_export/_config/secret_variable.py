@@ -1,4 +1,4 @@
-"""Reads the secret from `MP_SECRET`, or from the file in `MP_SECRET_FILE`, because container platforms mount secrets as files."""
+"""Reads the secret from `MP_SECRET` or, for container platforms that mount secrets, the file in `MP_SECRET_FILE`."""
 
 from collections.abc import Mapping
 

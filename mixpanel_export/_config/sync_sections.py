@@ -25,16 +25,16 @@ class SyncSection:
     budget: int | None = None
     flatten: bool | None = None
     publish: str | None = None
-    """The destination of the data set that is brought in step after the sync."""
+    """The destination of the data set that is updated after the sync."""
     profiles: str | None = None
-    """The table of profiles; empty for no profiles."""
+    """The table for profiles; empty if no profiles are exported."""
 
 
 KEYS = tuple(field.name for field in fields(SyncSection))
 
 
 def read_sync_sections(path: Path) -> dict[str, SyncSection]:
-    """Return the sections of the configuration file *path*, by name, in the file's order.
+    """Return the sections of the configuration file *path* by name, in the order of the file.
 
     Raises:
         ConfigError: The file cannot be read, or a section has an unknown key or an invalid value.

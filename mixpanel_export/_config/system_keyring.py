@@ -1,4 +1,7 @@
-"""Secrets in the system's keyring, keyed by the service account's user name. This needs the extra `keyring`."""
+"""Reads and stores secrets in the system's keyring, under the user name of the service account.
+
+This requires the extra `keyring`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ def read_secret(username: str) -> Masked:
         secret = keyring.get_password(_SERVICE, username)
     if not secret:
         raise ConfigError(
-            f"the keyring has no secret of {username}",
+            f"the keyring has no secret for {username}",
             advice="add the account again with --replace --keyring",
         )
     return Masked(secret)

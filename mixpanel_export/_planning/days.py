@@ -1,8 +1,8 @@
 """Parses and checks days that callers pass as arguments. Pure functions.
 
-A day is a date, or text: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (30 days ago), `-2w` or `2w` (two
-weeks ago), `2024-03` and `last-month`. A month is its first day at the start of a range, and its last day at the end
-of a range.
+A day is a date or a string: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (30 days ago), `-2w` or `2w` (two
+weeks ago), `2024-03` or `last-month`. A month means its first day at the start of a range, and its last day at the
+end of a range.
 """
 
 import re
@@ -20,7 +20,7 @@ _LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day starts first in zones w
 
 
 def parse_day(day: str | date, argument: str) -> date:
-    """Return *day* as a date. Text must be `YYYY-MM-DD`. *argument* is the argument's name, for the error.
+    """Return *day* as a date. A string must be `YYYY-MM-DD`. *argument* is the argument's name, for the error.
 
     Raises:
         ArgumentError: *day* has another format, or the calendar has no such day.
@@ -34,7 +34,7 @@ def parse_day(day: str | date, argument: str) -> date:
 
 
 def resolve_day(day: str | date, argument: str, today: date, *, last: bool = False) -> date:
-    """Return *day* as a date. Text may be in any of this module's formats.
+    """Return *day* as a date. A string may have any of this module's formats.
 
     *last* is true if the day is the last one of a range. *argument* is the argument's name, for the error.
 
@@ -60,7 +60,7 @@ def resolve_day(day: str | date, argument: str, today: date, *, last: bool = Fal
 
 
 def checked_days(from_date: str | date, to_date: str | date, today: date) -> Chunk:
-    """Return the days from *from_date* to *to_date*, both inclusive. Text is resolved relative to *today*.
+    """Return the days from *from_date* to *to_date*, both inclusive. Relative days are relative to *today*.
 
     Raises:
         ArgumentError: A date is invalid, or *to_date* is before *from_date*.
@@ -76,7 +76,7 @@ def check_has_begun(day: date, argument: str, now: datetime) -> None:
     """Check that *day* has begun in at least one time zone at *now*, which must be aware.
 
     Raises:
-        ArgumentError: The day has not begun anywhere. The error contains *argument* and the latest day that has begun.
+        ArgumentError: The day has not begun in any time zone. *argument* is the argument's name, for the error.
     """
     latest = latest_day(now)
     if day > latest:

@@ -4,19 +4,20 @@ from collections.abc import Iterable
 
 from mixpanel_export._model import Batch
 
-_NEWEST = 10  # only the newest batches are used, because projects grow
+_NEWEST_BATCHES = 10  # older batches are not used, because projects grow
 
 
 def expected_seconds(days: int, batches: Iterable[Batch]) -> float | None:
-    """Return an upper estimate, in seconds, for one request that covers this many *days*; None if there are no earlier batches.
+    """Return the expected maximum duration of one request, in seconds; None if there are no earlier batches.
 
-    The estimate extrapolates the slowest of the newest batches, from its request to its commit. This time
-    includes the latency of the request, so the estimate is more likely too long than too short.
+    *days* is the number of days that the request covers. The estimate extrapolates the time that the slowest of the
+    newest batches took from its request to its commit. This time includes the latency of the request, so the estimate
+    is more likely too long than too short.
     """
     timed = [
         (batch.number, (batch.finished - batch.requested_at).total_seconds() / batch.days.length)
         for batch in batches
         if batch.status in {"complete", "open"} and batch.finished and batch.requested_at
     ]
-    newest = sorted(timed)[-_NEWEST:]
+    newest = sorted(timed)[-_NEWEST_BATCHES:]
     return days * max(seconds for _, seconds in newest) if newest else None

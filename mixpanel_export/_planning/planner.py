@@ -10,8 +10,8 @@ export. If possible, the number of chunks is a multiple of the number of workers
 for retries. If earlier batches show that the sizes of days vary widely, chunks have the same expected number of events
 instead.
 
-In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary between two
-days is the ordinal of the later one.
+In this module, a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary between
+two days is the ordinal of the later day.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ from mixpanel_export._planning.weights import (
 )
 from mixpanel_export.errors import ArgumentError
 
-_OPEN_DAYS = 2  # days that a day stays open after it ends; most late events arrive within 48 hours
+_OPEN_DAYS = 2  # a day stays open for this many days after its end, because most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
 _MAX_CHUNKS_PER_SHORT_EXPORT = 6  # an export of up to a week uses at most a tenth of the hourly quota
 _SHORT_SECONDS = 10.0  # if one request should be faster than this, several are not worth the extra quota
@@ -59,8 +59,10 @@ class Plan:
     skipped: tuple[Chunk, ...] = ()
     """Requested days that are already complete in the table."""
     one_request_seconds: float | None = None
-    """The expected duration of one request for all days; set only if the plan has few requests because this is short; else
-    None."""
+    """The expected duration of one request for all days, in seconds.
+
+    This is None, unless the plan has few requests because this duration is short.
+    """
     future: tuple[Chunk, ...] = ()
     """Chunks whose days have not begun in any time zone. These chunks fail without a request."""
 
@@ -110,8 +112,8 @@ def plan(
 ) -> Plan:
     """Plan which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
 
-    *batches* contains the ledger rows of this table and selection. Visible batches must not overlap. A visible batch with a
-    day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. If
+    *batches* contains the ledger rows of this table and selection. Visible batches must not overlap. A visible batch
+    with a day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. If
     *skip_complete* is true, days whose newest batch is complete are not fetched.
 
     If *chunk_days* is given, chunks have that many days; a chunk that would end inside a batch ends with the batch.
@@ -120,11 +122,12 @@ def plan(
     separate chunk.
 
     The number of events on each day is estimated from *batches* and from *history*, which contains additional ledger
-    rows. Chunks with equal expected numbers of events are used if they are expected to save at least a tenth of the time.
-    Such a plan never has more chunks than the plan with equal lengths, nor a longer chunk.
+    rows. Chunks with equal expected numbers of events are used if they are expected to save at least a tenth of the
+    time. This plan never has more chunks than the plan with equal lengths, nor a longer chunk.
 
     Each run of days is one chunk if there is a quota, there are fewer than 30 days, and one request for all of them is
-    expected to take under 10 seconds. More requests would hardly save time. They would use quota that larger exports need.
+    expected to take under 10 seconds. More requests would hardly save time, and would use quota that larger exports
+    need.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.
@@ -241,7 +244,7 @@ def _even_parts(
 def _fastest(
     even: list[range], alternatives: Iterable[list[range]], max_parts: int, workers: int, weights: Weights
 ) -> list[range]:
-    """Return the fastest of *alternatives* with at most *max_parts* parts, or *even* if none of them saves much time."""
+    """Return the fastest of *alternatives* with at most *max_parts* parts; *even* if none of them saves much time."""
 
     def time(parts: Iterable[range]) -> float:
         return makespan(parts, weights, workers)
@@ -253,8 +256,8 @@ def _fastest(
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
     """Return the number of chunks for runs with these *lengths*.
 
-    The number is a multiple of *workers* if the quota allows it. *separate* contains the plan's other chunks, which have
-    open days.
+    The number is a multiple of *workers* if the quota allows that. *separate* contains the plan's other chunks, which
+    have open days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)

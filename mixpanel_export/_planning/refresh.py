@@ -4,12 +4,12 @@ Events arrive late, identity merges change the `distinct_id` of old events, and 
 refetches days that are already in the table:
 
 - The lookback refetches the last few days in every sync.
-- The sweep refetches each of the last 30 days about once a week. Each sync refetches one seventh of
-  the batches in this range, beginning with those that were checked longest ago.
+- The sweep refetches each of the last 30 days about once a week. Each sync refetches one seventh of the batches in this
+  range, starting with the batches that were checked longest ago.
 
-Days are refetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
-are missing from the table become batches of one day. Earlier missing days are planned as for an export: if the project is
-small, they are one request.
+Whole batches are refetched, because only whole batches can be replaced. Days of the lookback that are missing from the
+table become batches of one day. Earlier missing days are planned as for an export: if the project is small, one request
+fetches all of them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -56,12 +56,12 @@ def plan_sync(
 ) -> Plan:
     """Plan which of *days* a sync fetches, and in which chunks.
 
-    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* maps each day whose new response was
-    rejected to the time of the last check. The table still has the old batch of such a day. *now* and the times in
-    *checked* are naive and in UTC.
+    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* contains the days whose new response
+    was rejected, each with the time of the last check. The table still has the old batches of these days. *now* and the
+    times in *checked* are naive and in UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
-    first_alone = max(recent, days.last - timedelta(days=SWEEP_DAYS - 1))
+    first_single_day = max(recent, days.last - timedelta(days=SWEEP_DAYS - 1))
     base = plan(
         days.first,
         days.last,
@@ -69,7 +69,7 @@ def plan_sync(
         skip_complete=True,
         workers=workers,
         requests=requests,
-        first_open_day=min(first_open_day, first_alone),
+        first_open_day=min(first_open_day, first_single_day),
     )
     candidates = [
         batch
@@ -93,7 +93,7 @@ def _sweep(
 ) -> list[Batch]:
     """Return the batches that the sweep refetches now. *batches* is sorted by the time of the last check, oldest first.
 
-    The result contains all batches that were checked a week ago or earlier. Each day, the sweep refetches at least a
+    The result contains all batches that were checked a week ago or earlier. Each day, the sweep refetches at least one
     seventh of its batches.
     """
     first = last - timedelta(days=SWEEP_DAYS - 1)
@@ -105,7 +105,10 @@ def _sweep(
 
 
 def _age(batch: Batch, checked: Mapping[date, datetime], now: datetime) -> timedelta:
-    """Return the time since the batch was last compared with Mixpanel. A check in the future, due to a wrong clock, is ignored."""
+    """Return the time since the batch was last compared with Mixpanel.
+
+    A check in the future is ignored, because a clock was wrong.
+    """
     checks = [checked[day] for day in batch.days.dates if day in checked]
     if batch.requested_at is not None:
         checks.append(batch.requested_at)

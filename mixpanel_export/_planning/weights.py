@@ -1,7 +1,7 @@
-"""Estimates the number of events per day from earlier batches, and divides days into parts of equal weight. Pure functions.
+"""Estimates the number of events per day from earlier batches, and divides days into parts of equal weight.
 
 A day's weight is its expected number of events. Only the ratios of weights matter. As in the planner, days are
-ordinals, and runs of days are ranges.
+ordinals, and runs of days are ranges. All functions are pure.
 """
 
 from bisect import bisect, bisect_left
@@ -20,12 +20,12 @@ _NEIGHBOURS = 3  # known days on either side whose median is the estimate for an
 def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
     """Return the expected weight of each of *days*; None if no earlier batch has events.
 
-    *row_counts* contains the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only
-    a batch's total is known, so each of its days gets an equal share.
+    *row_counts* contains the days and the row count of each earlier batch, oldest first. A later batch replaces an
+    earlier one. Only the total of a batch is known, so each of its days gets an equal share.
 
-    The weight of a day without a batch is the median over the nearest days with the same weekday that were one-day
-    batches. If there are no such days, the weight is the median over the nearest days. The median keeps an outlier from recurring
-    every week.
+    If a day is in no batch, its weight is estimated from days with the same weekday that were batches of one day. If
+    there are none, all known days are used. The weight is the median of the nearest of these days, so that one outlier
+    does not affect it.
     """
     known: dict[int, float] = {}
     single: set[int] = set()
@@ -71,10 +71,10 @@ def shares(weights: Sequence[float], maximums: Sequence[int], count: int) -> lis
     """
     chunks = [1] * len(weights)
     for _ in range(count - len(weights)):
-        growing = [run for run in range(len(weights)) if chunks[run] < maximums[run]]
-        if not growing:
+        divisible = [run for run in range(len(weights)) if chunks[run] < maximums[run]]
+        if not divisible:
             break
-        chunks[max(growing, key=lambda run: weights[run] / chunks[run])] += 1
+        chunks[max(divisible, key=lambda run: weights[run] / chunks[run])] += 1
     return chunks
 
 
@@ -92,12 +92,12 @@ def even_by_weight(
         list(accumulate((weight(range(*part), weights) for part in pairwise(in_run)), initial=0.0))
         for in_run in boundaries
     ]
-    totals, most_parts = [sums[-1] for sums in cumulative], [len(in_run) - 1 for in_run in boundaries]
+    totals, maximums = [sums[-1] for sums in cumulative], [len(in_run) - 1 for in_run in boundaries]
     for count in range(len(runs), max_parts + 1, 1 + max_parts // _MAX_ALTERNATIVES):
         yield [
             range(*part)
             for in_run, sums, share in zip(
-                boundaries, cumulative, shares(totals, most_parts, count), strict=True
+                boundaries, cumulative, shares(totals, maximums, count), strict=True
             )
             for part in pairwise(_even_boundaries(in_run, sums, share))
         ]

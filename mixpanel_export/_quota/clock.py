@@ -30,7 +30,7 @@ def system_clock() -> Clock:
     if sys.platform == "win32":
         elapsed = time.perf_counter  # the same in all processes; monotonic() differs between Python releases
     else:
-        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) keep running during sleep. CLOCK_MONOTONIC is the fallback.
+        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) keep running during sleep.
         names = ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC")
         number: int = next(getattr(time, name) for name in names if hasattr(time, name))
 

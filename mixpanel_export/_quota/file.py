@@ -1,8 +1,9 @@
 """The quota file, an SQLite database in the user's state folder.
 
-Each call opens and closes the file. Opening and closing takes half a millisecond. It is safe if the file is deleted or
-replaced, or if a process forks. Writes are not synced to the disk. SQLite's journal keeps the file valid when a process
-is killed. A file damaged by a power failure is renamed. Calls block while another process holds the lock.
+Each call opens and closes the file, which takes half a millisecond. The file may therefore be deleted or replaced
+between calls, and the process may fork. Calls block while another process has the lock. Writes are not synced to the
+disk. If a process is killed, SQLite's journal keeps the file valid. If a power failure damages the file, it is renamed,
+and a new file is created.
 """
 
 import sqlite3
@@ -20,9 +21,8 @@ from mixpanel_export.errors import AdvisoryWarning
 
 T = TypeVar("T")
 
-_SHORT_TIMEOUT = (
-    0.1  # seconds to wait for the lock after one wait timed out, so that requests are not delayed
-)
+# Seconds. After a wait for the lock has timed out, later waits are this short, so that they do not delay requests.
+_SHORT_TIMEOUT = 0.1
 
 
 def quota_file() -> Path:
@@ -34,14 +34,13 @@ def quota_file() -> Path:
 def _default_folder() -> Path:
     try:
         return user_state_path("mixpanel_export", appauthor=False)
-    except (
-        RuntimeError
-    ):  # `HOME` is empty, or there is no home directory; `QuotaFile` rejects a relative path
+    except RuntimeError:  # `HOME` is empty, or there is no home directory
+        # `QuotaFile` rejects a relative path.
         return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
 
 
 class QuotaFile:
-    """Opens the quota file, or an empty in-memory database if the file cannot be used. The first failure causes a warning."""
+    """Opens the quota file or, if that fails, an empty in-memory database. The first failure causes a warning."""
 
     def __init__(self, path: Path, timeout: float = 2.0) -> None:
         self._path = path
@@ -49,12 +48,12 @@ class QuotaFile:
         self._seen = self._warned = False
 
     def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        """Call *work* with a connection and a flag for whether it may write. Return its result."""
+        """Call *work* with a connection and with whether it may write. Return its result."""
         try:
             return self._in_file(work, writing=writing)
         except (sqlite3.Error, OSError) as error:
             failure = error
-        if self._may_succeed_now(failure):
+        if self._prepare_retry(failure):
             try:
                 return self._in_file(work, writing=writing)
             except (sqlite3.Error, OSError) as error:
@@ -79,8 +78,8 @@ class QuotaFile:
         self._timeout = self._usual_timeout
         return result
 
-    def _may_succeed_now(self, failure: Exception) -> bool:
-        """Rename a damaged file and return whether a retry may succeed. A retry cannot succeed while another process has the lock."""
+    def _prepare_retry(self, failure: Exception) -> bool:
+        """Rename a damaged file. Return False if a retry would fail because another process has the lock."""
         match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
             case sqlite3.SQLITE_BUSY:
                 self._timeout = min(self._timeout, _SHORT_TIMEOUT)
@@ -97,7 +96,7 @@ class QuotaFile:
         self._warned = True
         warnings.warn(
             AdvisoryWarning(
-                f"the quota file {self._path} {problem}, so requests of other exports may be missed",
+                f"the quota file {self._path} {problem}, so this process may not count other exports' requests",
                 advice="run one export of a project at a time",
             ),
             stacklevel=2,

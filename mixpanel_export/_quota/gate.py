@@ -34,7 +34,7 @@ _MIN_REPORTED_WAIT = 2.5  # seconds; shorter waits come from the per-second limi
 
 
 class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
-    """The quota requires a wait of *seconds*, but `max_wait` does not allow such a long wait."""
+    """The quota requires a wait of *seconds*, which is longer than `max_wait` allows."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the quota allows the next request in {seconds:.0f} s")
@@ -42,7 +42,7 @@ class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
 
 
 class SlotExpired(Exception):  # noqa: N818 - callers try again
-    """Admission would take too long for an open connection. Close it, and request admission again."""
+    """Admission would take too long for an open connection. Close the connection, and request admission again."""
 
 
 class Ticket(NamedTuple):
@@ -137,9 +137,8 @@ class Gate:
         self._in_progress = anyio.Semaphore(quota.concurrent) if quota.concurrent else nullcontext()
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
-        self._paused_callers = (
-            0  # callers whose requests are not counted and that wait for the end of a pause
-        )
+        # The number of callers that wait for the end of a pause, and whose requests are not counted.
+        self._paused_callers = 0
 
     async def refresh(self) -> None:
         """Read other processes' requests and pauses."""
@@ -165,18 +164,18 @@ class Gate:
 
     @asynccontextmanager
     async def admission(self, *, counted: bool = True) -> AsyncGenerator[Admission]:
-        """Wait until the caller may connect. When the block ends, update the quota according to the error, if any.
+        """Wait until the caller may connect. If the block raises an `APIError`, update the quota accordingly.
 
-        The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
-        one caller may connect for each slot. If the quota limits concurrent requests, the caller also waits until fewer
-        blocks than this limit are running.
+        The caller may connect about two seconds before its slot, and not earlier, because an open connection should not
+        idle for minutes. Only one caller may connect for each slot. If the quota limits concurrent requests, the caller
+        also waits until fewer blocks than this limit are running.
 
         A block that ends before its request is admitted consumes no quota. After a `RateLimitError`, all requests
         pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly
         limit.
 
-        If Mixpanel does not count the request against its limits per second and hour, *counted* is false. The request
-        then waits only for the end of a pause and for its turn among the concurrent requests.
+        *counted* is false for a request that Mixpanel does not count against its limits per second and per hour. This
+        request waits only for the end of a pause and for the limit on concurrent requests.
 
         Raises:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.
@@ -262,13 +261,16 @@ class Gate:
         await (self._sleep(seconds) if is_short else self._sleep_counted(seconds))
 
     async def _sleep_counted(self, seconds: float) -> None:
-        """Sleep for up to *seconds* and deduct the time from `max_wait`. Time in which several callers sleep is deducted once."""
+        """Sleep for up to *seconds* and deduct the time from `max_wait`.
+
+        Time during which several callers sleep is deducted once.
+        """
         if seconds > self._max_wait_left:
             raise MaxWaitExceeded(seconds)
-        began = max(self._clock(), self._waited_until)
+        start = max(self._clock(), self._waited_until)
         await self._sleep(min(seconds, _LONGEST_SLEEP))
         now = self._clock()
-        self._max_wait_left -= max(0.0, now - max(began, self._waited_until))
+        self._max_wait_left -= max(0.0, now - max(start, self._waited_until))
         self._waited_until = now
 
     async def _settle(self, ticket: Ticket, error: APIError) -> None:
@@ -279,7 +281,7 @@ class Gate:
             await self._refund(ticket)
 
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
-        """Return for how many seconds all requests pause after a 429.
+        """Return the seconds for which all requests pause after a 429.
 
         Requests that were in flight at the last 429 may also get a 429. These 429s do not double the pause again.
         """
@@ -300,7 +302,7 @@ class Gate:
                 self._counted.remove(ticket.time)
 
     async def _update(self, call: Callable[[], QuotaState]) -> QuotaState:
-        """Run *call* in a worker thread. Its result replaces the known requests and pauses of all processes."""
+        """Run *call* in a worker thread, and use its result as the new state of the quota of all processes."""
         with anyio.CancelScope(shield=True):  # a recorded request must not be lost
             state = await to_thread.run_sync(call)
         now = self._clock()
@@ -334,7 +336,7 @@ class Gate:
 def gate_for(
     quota: Quota, url: str, project_id: str, pauses: Pauses = DEFAULT_PAUSES, purpose: str = ""
 ) -> Gate:
-    """Return the gate for the project's requests to *url*. The gate shares its quota with all other processes.
+    """Return the gate for the project's requests to *url*. All processes share the quota of this gate.
 
     *purpose* says what the requests are for, such as `export into events of app.duckdb`.
     """

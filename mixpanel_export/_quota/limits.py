@@ -23,10 +23,10 @@ class Quota:
     per_hour: int = _PER_HOUR
     """Requests per rolling hour; 0 for no limit."""
     max_wait: float = math.inf
-    """The maximum time in seconds that the whole call may wait for the hourly quota, or after rejected requests."""
+    """The maximum total seconds that the call may wait for the hourly quota and for pauses after a 429."""
     api: Api = "export"
     concurrent: int = 0
-    """Requests of this process that may be in progress; 0 for no limit. Other processes are not counted."""
+    """Requests that may be in progress at a time in this process; 0 for no limit. Other processes are not counted."""
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -42,7 +42,9 @@ class Quota:
     def resolved(
         cls, per_second: int | None = None, per_hour: int | None = None, *, max_wait: float = math.inf
     ) -> "Quota":
-        """Return a quota. If a limit is None, `MPX_PER_SECOND` or `MPX_PER_HOUR` sets it, or else Mixpanel's limit applies.
+        """Return the quota for exports.
+
+        If a limit is None, `MPX_PER_SECOND` or `MPX_PER_HOUR` sets it, or else Mixpanel's limit applies.
 
         Raises:
             ConfigError: A variable is not a whole number.

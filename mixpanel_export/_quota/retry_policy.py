@@ -8,8 +8,8 @@
 | 400 `Timeout Error.` or a line over 64 MiB | split the batch in two immediately; if it cannot be split, retry or give up |
 | anything else | give up, because a retry would fail again |
 
-The server needs less time for a smaller chunk, and a broken response costs less. After enough splits, only the day that
-causes the failure fails.
+The server needs less time for a smaller chunk, and less data is lost if its response breaks off. After enough splits,
+only the day that causes the failure fails.
 """
 
 import random
@@ -37,7 +37,7 @@ Draw = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """Pauses in seconds. Users cannot set them, because shorter pauses would burden the server; tests can."""
+    """Pauses in seconds. Only tests set them. Users cannot, because shorter pauses would burden the server."""
 
     shortest: float = 0.25
     """The shortest pause before a retry; the random part may be 0."""
@@ -46,7 +46,7 @@ class Pauses:
     refusal: float = 60.0
     """The first pause after a 429 without `Retry-After`."""
     spread: float = 1.0
-    """The maximum random extension of the pause after a 429, unless a tenth of the pause is longer."""
+    """The pause after a 429 is extended by up to this time, or by up to a tenth if that is longer, at random."""
 
 
 DEFAULT_PAUSES = Pauses()
@@ -106,7 +106,7 @@ def pause_after_refusal(
 ) -> float:
     """Return the pause in seconds for all requests after a 429. *refusals* is the number of 429s in a row.
 
-    The pause is at least *retry_after*, the value of `Retry-After`. The pause grows if shorter pauses led to another 429.
+    The pause is at least *retry_after*, the value of `Retry-After`. It grows with the number of 429s in a row.
     """
     if retry_after is None:
         pause = _doubled(pauses.refusal, refusals - 1, _LONGEST_REFUSAL)
@@ -128,7 +128,10 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
 
 
 def _is_due_to_size(error: MixpanelDataError | None) -> bool:
-    """Whether the size is the cause, so that a smaller chunk helps. A line that is too long fails only its own piece."""
+    """Whether the size of the chunk or of a line caused the error, so that a split helps.
+
+    After a split, a line that is too long fails only its own piece.
+    """
     return isinstance(error, LineTooLongError) or (
         isinstance(error, ServerError) and error.status_code in TOO_LARGE
     )

@@ -28,10 +28,13 @@ from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
 T = TypeVar("T")
 
 SHARED_SECOND = SECOND + 0.3
-"""The window for the per-second limit while several processes send requests, because their travel times vary more."""
+"""The window for the per-second limit, in seconds, while several processes send requests.
+
+It is longer than `SECOND`, because the travel times of several processes vary more.
+"""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-_MAX_STEP_BACK = 5.0  # seconds by which a user may set the clock back, so that rows are dated in the future
+_MAX_STEP_BACK = 5.0  # seconds; rows may be this far in the future, because a user may have set the clock back
 _MIN_EXTRA_WAIT = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _TABLES: dict[Api, str] = {"export": "entries", "query": "query_entries"}
@@ -59,7 +62,7 @@ _READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age, coa
 
 
 class Key(NamedTuple):
-    """An API, and a project on a host. Each key has its own quota. *project* is empty if the credentials have no project."""
+    """A project's id, a host and an API. Each key has its own quota. The id is empty if the credentials have none."""
 
     host: str
     project: str
@@ -81,7 +84,7 @@ class Request(NamedTuple):
     counted: bool
     """Whether the request counts against the hourly limit."""
     purpose: str = ""
-    """What the process sent the request for; empty if it did not record that."""
+    """The reason for the request; empty if the process did not record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +153,9 @@ class SharedQuota:
     """A project's quota, shared by all processes. The methods block and are thread-safe.
 
     *per_second* and *per_hour* set the limits; 0 means no limit. Each process applies its own limits to the requests of
-    all processes. *second*, *shared_second* and *hour* set the window lengths in seconds. *timeout* is the maximum wait for
-    the lock, in seconds. `mpx quota` shows *purpose*, which says what the requests are for. If the file cannot be used,
-    there is one warning for each *file*, and calls do not fail.
+    all processes. *second*, *shared_second* and *hour* set the window lengths in seconds. *timeout* is the maximum wait
+    for the lock, in seconds. *purpose* is the reason for the requests, which `mpx quota` shows. If the file cannot be
+    used, calls do not fail, and there is one warning for each *file*.
     """
 
     def __init__(
@@ -197,7 +200,8 @@ class SharedQuota:
     def refund(self, ticket: str) -> QuotaState:
         """Stop counting a request against the hourly limit, because the server did not count it.
 
-        The request still counts against the per-second limit, because it arrived. Tickets older than an hour have no effect.
+        The request still counts against the per-second limit, because it arrived. A ticket older than an hour has no
+        effect.
         """
         with self._lock:
             if ticket in self._own_entries:

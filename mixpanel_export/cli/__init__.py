@@ -228,7 +228,7 @@ def main(signals: Signals | None = None) -> NoReturn:
         drop_empty_variables()
         signals = Signals()
         signals.listen()
-    signals.imported()
+    signals.end_import()
     try:
         sys.exit(cli(prog_name="mpx"))
     except KeyboardInterrupt:
