@@ -32,7 +32,7 @@ from mixpanel_export._planning.weights import (
 )
 from mixpanel_export.errors import ArgumentError
 
-_OPEN_DAYS = 2  # a day stays open for this many days after its end, because most late events arrive within 48 hours
+_OPEN_DAYS = 2  # a day stays open this long after its end, because most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
 _MAX_CHUNKS_PER_SHORT_EXPORT = 6  # an export of up to a week uses at most a tenth of the hourly quota
 _SHORT_SECONDS = 10.0  # if one request should be faster than this, several are not worth the extra quota

@@ -34,7 +34,7 @@ It is longer than `SECOND`, because the travel times of several processes vary m
 """
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-_MAX_STEP_BACK = 5.0  # seconds; rows may be this far in the future, because a user may have set the clock back
+_MAX_STEP_BACK = 5.0  # seconds; rows may be this far in the future after a user has set the clock back
 _MIN_EXTRA_WAIT = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _TABLES: dict[Api, str] = {"export": "entries", "query": "query_entries"}
