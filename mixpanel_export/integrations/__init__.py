@@ -1,8 +1,8 @@
 """Examples for other systems that run exports or use their tables, and a data source for Spark.
 
-The package `spark` needs the extra of the same name; its docstring has examples. Each module is a page of documentation,
-without code: its docstring has complete files to copy. The tests run these files
-with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page.
+Each module is a page of documentation and has no code. Its docstring contains complete files to copy, and the tests run
+these files with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page. The `spark`
+package is the data source; it requires the extra of the same name.
 
 * `systemd`: a service and a timer that export every night
 * `github_actions`: a workflow that exports every night

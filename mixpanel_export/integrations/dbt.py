@@ -1,7 +1,7 @@
 """dbt: sources, and a model built on the flat tables, with the dbt-duckdb adapter.
 
-`mpx flatten --auto` creates the `events_flat` table, which every later sync updates. dbt writes into a separate file, and
-attaches the exported file read-only. `profiles.yml`:
+`mpx flatten --auto` creates the `events_flat` table, and every later sync updates it. dbt writes into a separate file,
+and attaches the exported file read-only. `profiles.yml`:
 
 ```yaml
 mixpanel:

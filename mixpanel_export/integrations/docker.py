@@ -26,7 +26,7 @@ docker run --rm --env-file mpx.env --volume mixpanel:/data mpx sync --since 2024
 docker run --rm --env-file mpx.env --volume mixpanel:/data mpx
 ```
 
-`mpx.env` has the credentials. Make it readable only by yourself:
+`mpx.env` contains the credentials. Make sure that only you can read it:
 
 ```text
 MP_USERNAME=svc.ab12cd.mp-service-account
@@ -35,7 +35,7 @@ MP_PROJECT_ID=12345
 MP_REGION=us
 ```
 
-The volume has the `mixpanel.duckdb` database and the quota file. To use a folder on the host instead, add
-`--user "$(id -u):$(id -g)" --env HOME=/data` and `--volume /srv/mixpanel:/data`. `docker stop` keeps
-all complete batches. DuckDB gets a part of the container's memory, so an export respects `--memory`.
+The volume contains the `mixpanel.duckdb` database and the quota file. To use a folder on the host instead, add
+`--user "$(id -u):$(id -g)" --env HOME=/data` and `--volume /srv/mixpanel:/data`. After `docker stop`, all complete
+batches are in the database. DuckDB uses only a part of the container's memory, so an export respects `--memory`.
 """

@@ -48,6 +48,6 @@ jobs:
           key: mixpanel-${{ github.run_id }}-${{ github.run_attempt }}
 ```
 
-The file is saved even if some days failed, and the next run fetches only the missing days. The schedule is in UTC. Each
-run uses a new machine, where the quota file is empty. So do not run other exports in the hour before.
+The database is saved even if some days failed, and the next run fetches only the missing days. The schedule is in UTC.
+Each run uses a new machine, where the quota file is empty. So do not run other exports in the hour before a run.
 """

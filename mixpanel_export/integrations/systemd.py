@@ -53,7 +53,7 @@ sudo systemctl enable --now mixpanel.timer
 ```
 
 With `Persistent=yes`, a run that was missed while the machine was off is started later. systemd does not start a second
-run while one is active. `systemctl status mixpanel` shows the last run, and `journalctl -u mixpanel` shows its errors. If
-a day failed, the exit code is 1, so systemd reports the service as failed, and `OnFailure=` can notify you.
-`systemctl stop mixpanel` keeps all complete batches.
+run while one is active. `systemctl status mixpanel` shows the last run, and `journalctl -u mixpanel` shows its errors.
+If a day failed, the exit code is 1, so systemd reports the service as failed, and `OnFailure=` can notify you. After
+`systemctl stop mixpanel`, all complete batches are in the database.
 """

@@ -7,11 +7,11 @@ _NUMBER = "_mixpanel_number"
 
 
 def deduplicated(events: DataFrame) -> DataFrame:
-    """Return *events* without duplicates. Of several versions, the one that Mixpanel processed last remains.
+    """Return *events* without duplicates. Of several versions of an event, the last that Mixpanel processed is kept.
 
-    Events are duplicates if their name, `distinct_id`, `time` and `$insert_id` are equal. An event without `$insert_id` is
-    never one. If several versions were processed last, the one whose properties sort last as text remains. *events* is
-    read once, and shuffled once.
+    Events are versions of the same event if their name, `distinct_id`, `time` and `$insert_id` are equal. An event
+    without `$insert_id` is never a duplicate. If Mixpanel processed several versions last, the version whose properties
+    sort last as text is kept. *events* is read once and shuffled once.
 
     Example:
         deduplicated(spark.read.table("raw_events")).write.saveAsTable("events")
@@ -25,7 +25,7 @@ def deduplicated(events: DataFrame) -> DataFrame:
         "distinct_id",
         "insert_id",
         sf.get_json_object("properties", "$.time"),
-        # Events without an id would otherwise be in few, large groups.
+        # Otherwise, events without an id would be in a few large groups.
         sf.when(~has_id, sf.xxhash64("properties")),
     ).orderBy(
         is_known.desc(),

@@ -17,7 +17,7 @@ _NAME = re.compile(r"(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.parquet")
 
 
 def kept_days(settings: Settings, days: Chunk) -> list[Chunk]:
-    """Return the chunks within *days* that the folder has, without overlaps, in order."""
+    """Return the chunks within *days* whose events are in the folder, in order and without overlaps."""
     chunks: list[Chunk] = []
     for file in sorted(_folder(settings).glob("*.parquet")):
         if match := _NAME.fullmatch(file.name):
@@ -29,7 +29,7 @@ def kept_days(settings: Settings, days: Chunk) -> list[Chunk]:
 
 
 def read_kept(settings: Settings, days: Chunk) -> Iterator[pa.RecordBatch]:
-    """Yield the kept events of *days*, which must be one of `kept_days`."""
+    """Yield the events of *days* from the folder. *days* must be one of the chunks that `kept_days` returned."""
     with pq.ParquetFile(_file(settings, days)) as file:
         yield from file.iter_batches()
 
@@ -37,9 +37,9 @@ def read_kept(settings: Settings, days: Chunk) -> Iterator[pa.RecordBatch]:
 def keep(
     settings: Settings, days: Chunk, batches: BatchStream, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Write all events of *batches* into the folder, then yield them. Days that are not final are not kept.
+    """Write all events of *batches* to a file, then yield them. The file stays in the folder if all days are final.
 
-    The file appears under its name once it is complete. Two tasks may write the same days; either file is right.
+    The file gets its final name once it is complete. If two tasks write the same days, both files are correct.
     """
     file = _file(settings, days)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ class Partition(InputPartition):
     start: float = 0.0
     """The earliest time of the request, in seconds since 1970."""
     is_kept: bool = False
-    """Whether the folder `keep` has the events of these days."""
+    """Whether the folder in the option `keep` has the events of these days."""
 
     @property
     def days(self) -> Chunk:
@@ -52,11 +52,11 @@ def requested_days(settings: Settings) -> Chunk:
 def planned_partitions(
     settings: Settings, days: Chunk, clock: Callable[[], float] = time.time
 ) -> list[Partition]:
-    """Return the partitions for *days*: kept ones, and one for each planned request, with its earliest start.
+    """Return one partition for each chunk of *days* in the folder `keep`, and one for each request that is planned.
 
     Raises:
         ArgumentError: The settings are invalid, or a day is in the future.
-        RateLimitError: There are more requests than an hour allows, and the settings do not allow to wait.
+        RateLimitError: There are more requests than an hour allows, and `wait_for_quota` is false.
     """
     kept = kept_days(settings, days) if settings.keep else []
     job = checked_job(settings.arguments(days))
@@ -83,7 +83,10 @@ def planned_partitions(
 
 
 def start_times(count: int, quota: Quota) -> Sequence[float]:
-    """Return the earliest start of each of *count* requests, in seconds from now. A sixth of the quota is for retries."""
-    in_an_hour = max(1, quota.per_hour * 5 // 6) if quota.per_hour else max(1, count)
+    """Return the earliest start of each of *count* requests, in seconds from now.
+
+    A sixth of the hourly quota is left for retries.
+    """
+    per_hour = max(1, quota.per_hour * 5 // 6) if quota.per_hour else max(1, count)
     per_second = quota.per_second or float("inf")
-    return [number // in_an_hour * _HOUR + number % in_an_hour // per_second for number in range(count)]
+    return [number // per_hour * _HOUR + number % per_hour // per_second for number in range(count)]

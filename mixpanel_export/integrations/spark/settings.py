@@ -25,7 +25,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of a read. They hold no credentials."""
+    """The options of a read, without credentials."""
 
     from_date: str
     to_date: str | None
@@ -92,7 +92,7 @@ class Settings:
         return checked_zone(self.project_timezone, self.credentials().project_timezone)
 
     def arguments(self, days: Chunk) -> ExportArguments:
-        """Return the arguments with which the driver plans the requests for *days*."""
+        """Return the arguments for planning the requests for *days*, on the driver."""
         return ExportArguments(
             from_date=days.first,
             to_date=days.last,
@@ -104,7 +104,7 @@ class Settings:
         )
 
     def stream_arguments(self, days: Chunk) -> dict[str, Any]:
-        """Return the arguments of `stream_batches` with which an executor fetches *days*."""
+        """Return the arguments of `stream_batches` for fetching *days*, on an executor."""
         return {
             "from_date": days.first,
             "to_date": days.last,
@@ -114,7 +114,7 @@ class Settings:
         }
 
     def fingerprint(self) -> str:
-        """Return a name for the selection. Equal selections have equal events on equal days."""
+        """Return a string that identifies the selection and the options that change its events."""
         selection = [
             self.credentials().project_id,
             self.events and sorted(self.events),
@@ -157,8 +157,8 @@ def _number(options: Mapping[str, str], name: str, kind: Callable[[str], T], def
     try:
         return kind(options[name])
     except ValueError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ArgumentError(name, f"must be {wanted}, got {options[name]}") from error
+        expected = "a whole number" if kind is int else "a number"
+        raise ArgumentError(name, f"must be {expected}, got {options[name]}") from error
 
 
 def _flag(options: Mapping[str, str], name: str) -> bool:

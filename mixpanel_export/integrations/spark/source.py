@@ -1,4 +1,4 @@
-"""The data source `mixpanel`: what Spark calls on the driver and on the executors."""
+"""The data source `mixpanel`: the classes and functions that Spark calls on the driver and on the executors."""
 
 import sys
 import time
@@ -39,14 +39,14 @@ SCHEMA = StructType(
 )
 """The first five columns of an events table."""
 
-# Spark calls `pushFilters` only in this worker, and rejects every read of a reader that has the method elsewhere while
-# its setting is off.
+# Spark calls `pushFilters` only in this worker. In other processes, a reader must not have the method, because Spark
+# rejects every read by such a reader if filter pushdown is off.
 _PUSHDOWN_WORKER = "pyspark.sql.worker.data_source_pushdown_filters"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class MixpanelEvents(DataSource):
-    """The data source `mixpanel`. The docstring of the package has the options."""
+    """The data source `mixpanel`. The docstring of the package describes the options."""
 
     @classmethod
     def name(cls) -> str:
@@ -83,7 +83,7 @@ class _Reader(DataSourceReader):
 
 class _FilteringReader(_Reader):
     def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:  # noqa: N802 - Spark's name
-        """Request only events whose names the filters allow. Spark still applies every filter itself."""
+        """Request only events whose names pass the filters. Spark still applies every filter itself."""
         for condition in filters:
             names = _names(condition)
             if names is not None:
@@ -150,9 +150,9 @@ def _may_push_filters() -> bool:
 
 
 def _names(condition: Filter) -> list[str] | None:
-    """Return the event names that a filter allows; None if it is another filter.
+    """Return the event names that pass a filter; None if they cannot be determined.
 
-    A name with a replacement character may have been repaired, so Mixpanel may know it under another name.
+    A name with a replacement character may have been repaired. Mixpanel may then have the event under another name.
     """
     match condition:
         case EqualTo(("event_name",), str(name)):
