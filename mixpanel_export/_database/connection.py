@@ -173,8 +173,8 @@ def quoted(identifier: str) -> str:
 def in_utc(local: str, zone: str) -> str:
     """Return SQL that converts *local*, an SQL expression for a local time in *zone*, to UTC.
 
-    When daylight saving time starts or ends, a local time may be skipped or occur twice. The result is then the later of
-    the two possible times.
+    When daylight saving time starts or ends, a local time may be skipped or occur twice. The result is then the later
+    of the two possible times.
     """
     return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
 
@@ -213,14 +213,14 @@ def supports_zstd(connection: Connection) -> bool:
 
 def _check_access(connection: Connection, path: Path) -> None:
     """Check that no other connection in this process has settings that make an export impossible."""
-    for setting, obstacle, why in (
+    for setting, obstacle, reason in (
         ("enable_external_access", False, "with enable_external_access off, so staged files cannot be read"),
         ("lock_configuration", True, "with lock_configuration on, so settings cannot be changed"),
     ):
         ((value,),) = connection.execute(f"SELECT current_setting('{setting}')").fetchall()
         if value is obstacle:
             raise DatabaseError(
-                f"{path} is open in this process {why}",
+                f"{path} is open in this process {reason}",
                 advice="close that connection first",
                 db_path=str(path),
             )
@@ -228,10 +228,10 @@ def _check_access(connection: Connection, path: Path) -> None:
 
 @contextmanager
 def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
-    """Create DuckDB's temporary folder, readable only by this user, and close *connection* at the end.
+    """Create DuckDB's temporary folder, which only this user can read, and close *connection* at the end.
 
-    DuckDB spills data that does not fit in memory to this folder. If DuckDB created the folder, all users could read it, even
-    if the database file is private.
+    DuckDB spills data that does not fit in memory to this folder. If DuckDB created the folder, all users could read
+    it, even if the database file is private.
     """
     target = path.resolve()
     folder = target.with_name(f"{target.name}.tmp")

@@ -1,6 +1,6 @@
-"""The status of each day of a table, and the days that are left to fetch. Pure functions.
+"""Determines the status of each day of a table, and the days that are left to fetch. Pure functions.
 
-A day has the status of the newest batch that includes it, among the batches of the same table and selection. `resume`
+Among the batches of the same table and selection, the newest batch that includes a day determines its status. `resume`
 uses the same rule.
 """
 
@@ -112,12 +112,12 @@ class Coverage:
 
     @property
     def empty_responses(self) -> tuple[Chunk, ...]:
-        """The days with two empty responses, which are treated as days without events."""
+        """The days that were requested twice, with two empty responses. They are treated as days without events."""
         return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_response))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The batches whose rows were added or deleted by hand. Imported batches are not compared."""
+        """The batches whose row count was changed by hand. Imported batches are not compared."""
         if self.counts is None:
             return ()
         return tuple(

@@ -15,7 +15,7 @@ from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
 UNKNOWN_PROJECT = "(unknown)"
-"""The project of batches that mixpanel_data wrote, because its files do not name it."""
+"""The project of batches that mixpanel_data wrote, because its files do not contain the project id."""
 
 _COLUMNS = {
     "number": "batch",
@@ -49,7 +49,7 @@ _COLUMNS = {
 
 
 class Ledger:
-    """The ledger rows of one events table. Most methods concern only the rows of one selection."""
+    """The ledger rows of one events table. Most methods use only the rows of one selection."""
 
     def __init__(self, connection: Connection, table: str, selection: Selection, zone: str) -> None:
         self._connection = connection
@@ -69,8 +69,8 @@ class Ledger:
         """Check that an export of *days* does not conflict with the batches of these days.
 
         Raises:
-            SelectionError: The table has imported days, days with another selection that may share events with this one,
-                or days without a limit although this export is *limited*.
+            SelectionError: The table has imported days, days with another selection that may share events with this
+                one, or days without a limit although this export is *limited*.
         """
         for batch in self.batches():
             if not batch.visible or not batch.days.overlaps(days):
@@ -119,10 +119,12 @@ class Ledger:
             )
 
     def check_rows(self, days: Chunk, *, compare_counts: bool) -> None:
-        """Check that each row of the table belongs to a batch. If *compare_counts* is true, also count the rows of *days*.
+        """Check that each row of the table belongs to a batch.
+
+        If *compare_counts* is true, also check the row count of each batch that overlaps *days*.
 
         Raises:
-            LedgerMismatchError: A batch differs. The error reports the first such batch.
+            LedgerMismatchError: A batch differs. The error reports the first batch that differs.
         """
         counts = check_batches(self._connection, self._table)
         for batch in self.for_selection() if compare_counts else ():
@@ -148,9 +150,9 @@ class Ledger:
         for batch in batches:
             row = _to_row(batch)
             columns = ", ".join(map(quoted, row))
-            places = ", ".join("?" for _ in row)
+            placeholders = ", ".join("?" for _ in row)
             self._connection.execute(
-                f"INSERT INTO _export_batches ({columns}) VALUES ({places})", list(row.values())
+                f"INSERT INTO _export_batches ({columns}) VALUES ({placeholders})", list(row.values())
             )
 
     def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
@@ -215,7 +217,7 @@ def check_batches(connection: Connection, table: str) -> dict[int, int]:
     """Check that each row of the table belongs to a batch. Return the number of rows of each batch.
 
     Raises:
-        LedgerMismatchError: The table has rows of a batch that is not in the ledger. The error reports the first one.
+        LedgerMismatchError: The table has rows of a batch that is not in the ledger. The error reports one such batch.
     """
     counts = dict(
         connection.execute(
@@ -225,8 +227,8 @@ def check_batches(connection: Connection, table: str) -> dict[int, int]:
     known = {batch.number for batch in read_batches(connection, table) if batch.visible}
     for number in counts.keys() - known:
         raise LedgerMismatchError(
-            f"table {table} has {counts[number]:,} rows that no export added (export_batch {number}), so some days may be "
-            "duplicated",
+            f"table {table} has {counts[number]:,} rows that do not belong to an export (export_batch {number}), so some "
+            "days may be duplicated",
             batch=number,
             advice="delete these rows, or $replace the table",
         )

@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_sizes() -> list[int]:
-    """Return the memory sizes of the machine and the control group, in bytes, where the system reports them."""
+    """Return the memory sizes of the machine and of the control group, in bytes, if the system reports them."""
     return [size for size in (_machine_memory(), *_cgroup_memory()) if size]
 
 

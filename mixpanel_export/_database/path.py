@@ -60,7 +60,7 @@ def check_exists(path: Path) -> None:
 
 
 def check_not_empty(path: Path) -> None:
-    """Raise `DatabaseNotFoundError` if the file at *path* is missing, or is empty and so not a database yet."""
+    """Raise `DatabaseNotFoundError` if the file at *path* is missing or empty. An empty file is not a database yet."""
     check_exists(path)
     if path.stat().st_size == 0:
         raise _not_found_error(path, f"{path.absolute()} is empty")
@@ -117,7 +117,7 @@ def _check_kind(path: Path, name: str) -> None:
 
 
 def _problem_of(path: Path) -> str | None:
-    """Return why *path* cannot be a database file, as the end of a sentence `PATH is …`; None if it can be one."""
+    """Return why *path* cannot be a database file, as the end of the sentence `PATH is …`; None if it can be one."""
     name = str(path).lower()
     if meaning := next((words for prefix, words in _NOT_FILES.items() if name.startswith(prefix)), None):
         return f"{meaning}, not a file"
@@ -165,12 +165,12 @@ def create_database(path: Path) -> None:
             else:
                 _move_into_place(new, target)
     except (duckdb.Error, OSError):
-        if not has_content(target):  # otherwise another process has just created it
+        if not has_content(target):  # otherwise, another process has just created it
             raise
 
 
 def _folder_for(target: Path) -> "TemporaryDirectory[str]":
-    """Return a temporary folder next to *target*, or elsewhere if *target* exists in a read-only folder."""
+    """Return a temporary folder next to *target*; elsewhere if *target* exists and its folder is read-only."""
     try:
         return TemporaryDirectory(
             dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
@@ -184,7 +184,7 @@ def _folder_for(target: Path) -> "TemporaryDirectory[str]":
 def _move_into_place(new: Path, target: Path) -> None:
     with suppress(FileExistsError):
         try:
-            os.link(new, target)  # unlike a move, a link replaces nothing
+            os.link(new, target)  # unlike a move, a link does not replace a file
         except FileExistsError:
             raise
         except OSError:  # a disk without hard links

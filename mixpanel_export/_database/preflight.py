@@ -1,4 +1,4 @@
-"""The checks before an export: whether its table and the ledger allow it. They write nothing."""
+"""Checks, before an export, that the table and the ledger allow it. Nothing is written."""
 
 import json
 from dataclasses import dataclass
@@ -48,11 +48,14 @@ class ExportSpec:
     limited: bool = False
     """Whether the export has a limit, so that events may be missing."""
     accepted_losses: frozenset[date] | None = None
-    """Days that may lose over half of their events. None: replaced days are not compared, and may lose all events."""
+    """Days that may lose over half of their events. If None, all days may lose events, and days are not compared."""
 
     @property
     def fingerprint(self) -> str:
-        """A string that identifies the export that fills a shadow table. Only an export with the same string continues it."""
+        """A string that identifies the export that fills a shadow table.
+
+        Only an export with the same fingerprint continues to fill the table.
+        """
         days = [str(self.days.first), str(self.days.last)]
         selection = [self.selection.project, self.selection.events_json, self.selection.where]
         return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
@@ -84,9 +87,9 @@ class State:
     batches: tuple[Batch, ...]
     """The selection's batches in the target table."""
     history: tuple[Batch, ...]
-    """The selection's batches in the table to be replaced. They are used only to estimate the number of events."""
+    """If a table is to be replaced, the selection's batches in it. They are used only to estimate numbers of events."""
     starts_empty: bool
-    """Whether the export starts with an empty table: there is none yet, or only another export's shadow table."""
+    """Whether the target table does not exist yet, or is a shadow table that cannot be continued."""
 
 
 def check_before_export(connection: Connection, spec: ExportSpec) -> State:
@@ -161,7 +164,7 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether the same export filled the shadow table, and its rows agree with the ledger."""
+    """Whether the same export filled the shadow table, and the rows of the table agree with the ledger."""
     if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:

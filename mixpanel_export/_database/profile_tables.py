@@ -17,7 +17,7 @@ class ProfileTable:
     rows: int | None
     """The rows of the table; None if there is no such table of profiles."""
     snapshots: tuple[Snapshot, ...]
-    """The exports whose profiles are in the table, oldest first. Each but the first was added with `append`."""
+    """The exports whose profiles are in the table, oldest first. All except the first were added with `append`."""
     failure: Snapshot | None
     """The last export, if it failed."""
 
@@ -70,7 +70,7 @@ class StoredSelection:
 
     @classmethod
     def parsed(cls, selection: str) -> "StoredSelection":
-        """Return the arguments for the JSON object in the ledger, whose keys are Mixpanel's parameters."""
+        """Return the arguments for *selection*, the JSON object of Mixpanel's parameters in the ledger."""
         form = json.loads(selection)
         values = {name: json.loads(form[key]) for name, key in _PARSED.items() if key in form}
         return cls(

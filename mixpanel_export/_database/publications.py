@@ -1,6 +1,7 @@
 """The state of publications, in the tables `_publications` and `_published_days`.
 
-A publication keeps a data set outside the file in step with a table. Its destination, a folder or a URL, identifies it.
+A publication keeps a data set outside the file in step with a table. It is identified by its destination, a folder or a
+URL.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ class Publication:
     schema: str
     """The columns of the data set, and the settings that its rows depend on, as JSON."""
     published_at: datetime | None = None
-    """When the data set last equalled the table, in UTC and without a time zone; None if it never has."""
+    """When the data set last equalled the table, in naive UTC; None if it has never equalled the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class PublishedDay:
     """A day of a data set, as it was last written."""
 
     version: str
-    """The version of the table's day; see `_publish/versions.py`."""
+    """The version of the table's day; see `_publish/source.py`."""
     rows: int
     content: str
     """A hash of the rows that does not depend on their order."""
@@ -101,7 +102,7 @@ def start_publication(connection: Connection, publication: Publication, *, keep_
 def record_days(
     connection: Connection, destination: str, written: Mapping[Day, PublishedDay], removed: Iterable[Day] = ()
 ) -> None:
-    """Replace the stored state of the days in *written*, and delete that of the days in *removed*."""
+    """Replace the stored state of each day in *written*, and delete the state of each day in *removed*."""
     with transaction(connection):
         for day in (*written, *removed):
             connection.execute(

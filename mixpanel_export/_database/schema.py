@@ -20,12 +20,12 @@ from mixpanel_export.errors import TableFormatError
 LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Versions before 5 do not record the number of the export and the options of the target days, record fewer times, and have
-no `_sync_changes` and no `_export_snapshots`. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
+Versions before 5 lack the number of the export, the options of the target days, some of the times, `_sync_changes` and
+`_export_snapshots`. Version 2 has `_export_timeless` instead of `_export_strays`, and version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
-"""The tables whose rows belong to a batch, and are deleted with it. The rows of `_sync_changes` outlive their batch."""
+"""The tables whose rows belong to a batch and are deleted with it. The rows of `_sync_changes` outlive their batch."""
 
 EVENT_COLUMNS = {
     "event_name": "VARCHAR",
@@ -101,7 +101,7 @@ _SNAPSHOT_COLUMNS = {
     **{name: _LEDGER_COLUMNS[name] for name in ("started", "finished", "error")},
 }
 PROFILES = "_export_profiles"
-"""mixpanel_data's `_metadata` in an upgraded file. It lists the profile tables."""
+"""The name that mixpanel_data's `_metadata` has in an upgraded file. It lists the tables of profiles."""
 
 _METADATA = """
 WITH days AS (
@@ -128,7 +128,7 @@ FROM _export_snapshots WHERE status = 'complete' GROUP BY table_name
 
 
 def create_ledger(connection: Connection) -> None:
-    """Create the ledger tables and columns that are missing, and remove those that only older versions have.
+    """Create the missing ledger tables and columns, and drop the table that only older versions have.
 
     Call it in a transaction.
     """
@@ -188,7 +188,7 @@ def _definitions(columns: Mapping[str, str]) -> str:
 
 
 def _next_batch(connection: Connection) -> int:
-    """Return the first unused batch number, with which a re-created sequence starts."""
+    """Return the first unused batch number. A new sequence starts with it."""
     if not table_exists(connection, "_export_batches"):
         return 1
     row = first_row(connection, "SELECT coalesce(max(batch), 0) + 1 FROM _export_batches")
@@ -243,7 +243,7 @@ def create_events_table(connection: Connection, table: str) -> None:
 
 
 def create_table(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
-    """Create a table with a column `properties` if it does not exist."""
+    """Create a table, which must have a `properties` column, if it does not exist."""
     columns = dict(columns)
     if supports_zstd(connection):
         columns["properties"] += " USING COMPRESSION zstd"
@@ -261,7 +261,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     """Check that an export can add rows to the table, or replace it if *replacing* is true.
 
     Raises:
-        TableFormatError: The table has different columns, or constraints or unique indexes. A table that mixpanel_data
+        TableFormatError: The table has different columns, a constraint or a unique index. A table that mixpanel_data
             created can only be replaced.
     """
     columns = columns_of(connection, table)
@@ -312,7 +312,7 @@ def constraint_of(connection: Connection, table: str) -> str | None:
 
 
 def has_export_columns(connection: Connection, table: str) -> bool:
-    """Whether the table has all columns of an export. An exported table may have been replaced by a different one."""
+    """Whether the table has all columns of an export. A different table may have the name of an exported table."""
     return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
 
 

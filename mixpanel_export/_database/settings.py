@@ -37,7 +37,10 @@ _changing = RLock()
 
 @contextmanager
 def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Apply the settings for bulk loading. At the end, checkpoint and restore them; no transaction may be open then."""
+    """Apply the settings for bulk loading. At the end, write a checkpoint and restore the previous settings.
+
+    No transaction may be open at the end.
+    """
     settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
         # Otherwise, the inserting threads would wait for each other.
@@ -45,7 +48,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         # Otherwise, a checkpoint would rewrite the row groups of small commits in order to merge them.
         "max_vacuum_tasks": "0",
         "threads": str(thread_count()),
-        "disabled_optimizers": _disabled(connection),
+        "disabled_optimizers": _optimizers_to_disable(connection),
     }
     names = ", ".join(f"current_setting('{name}')" for name in settings)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
@@ -59,7 +62,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         with suppress(duckdb.Error):  # another connection of the application may be writing
             connection.execute("CHECKPOINT")
         for name, value in zip(settings, before, strict=True):
-            with suppress(duckdb.Error):  # after a fatal error the database is closed
+            with suppress(duckdb.Error):  # after a fatal error, the database is closed
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
@@ -116,7 +119,7 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def with_enough_memory(connection: duckdb.DuckDBPyConnection, transact: Callable[[], T]) -> T:
-    """Return the result of *transact*, a whole transaction. If memory is too small, try again with the maximum."""
+    """Return the result of *transact*, a whole transaction. If memory runs out, try again with the maximum memory."""
     try:
         return transact()
     except duckdb.Error as error:
@@ -180,7 +183,8 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 def memory_limit() -> int:
     """Return how many bytes of memory DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
 
-    If `MPX_PROCESS_MEMORY` is set, the result is at most its value minus the memory that an export needs outside DuckDB.
+    If `MPX_PROCESS_MEMORY` is set, the result is at most its value minus the memory that an export needs outside of
+    DuckDB.
 
     Raises:
         ConfigError: A variable is not a size such as `512MB`, or is too small for a load.
@@ -195,8 +199,8 @@ def memory_limit() -> int:
 def default_limit(sizes: Sequence[int], cores: int) -> int:
     """Return DuckDB's default memory limit. *sizes* contains the memory sizes that the system reports.
 
-    The default is a sixteenth of the memory, but at least 160 MB, and no more than *cores* threads can use. On small
-    machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.
+    The default is a sixteenth of the memory, but at least 160 MB, and no more than *cores* threads can use. On a small
+    machine, the default is a quarter of the memory, but at least 96 MB, the minimum for a load.
     """
     smallest = min(sizes, default=0)
     limit = min(max(_BASE_MEMORY, smallest // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
@@ -227,7 +231,7 @@ def _threads(maximum: int) -> int:
     return max(1, min(maximum, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
 
 
-def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
+def _optimizers_to_disable(connection: duckdb.DuckDBPyConnection) -> str:
     """Return the optimizers to disable: `_UNSOUND`, and any that the application has already disabled."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))

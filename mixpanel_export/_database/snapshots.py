@@ -1,6 +1,7 @@
-"""The ledger of profiles: one row for each export of profiles, and the checks before an export.
+"""The ledger of profiles, which has one row for each export of profiles, and the checks before an export.
 
-The profiles of an export and its row are committed in one transaction. A failed export leaves the table unchanged.
+The profiles of an export and its ledger row are committed in one transaction. If an export fails, the table is
+unchanged.
 """
 
 from collections.abc import Mapping
@@ -97,11 +98,11 @@ def read_snapshots(connection: Connection, table: str | None = None) -> list[Sna
 
 
 def write_snapshot(connection: Connection, snapshot: Snapshot) -> None:
-    """Add a row."""
+    """Add a row for the snapshot."""
     columns = ", ".join(map(quoted, _COLUMNS.values()))
-    places = ", ".join("?" for _ in _COLUMNS)
+    placeholders = ", ".join("?" for _ in _COLUMNS)
     connection.execute(
-        f"INSERT INTO _export_snapshots ({columns}) VALUES ({places})",
+        f"INSERT INTO _export_snapshots ({columns}) VALUES ({placeholders})",
         [getattr(snapshot, name) for name in _COLUMNS],
     )
 
@@ -151,7 +152,7 @@ def check_before_snapshot(connection: Connection, table: str, mode: ProfileMode,
         raise TableExistsError(
             table,
             f"table {table} already exists",
-            advice="use $append to update it, $replace, or another table"
+            advice="use $append to update it, use $replace to replace it, or export into another table"
             if has_profile_columns(connection, table)
             else "export into another table, or drop it",
         )
@@ -174,8 +175,8 @@ def check_before_snapshot(connection: Connection, table: str, mode: ProfileMode,
 
 def _check_format(connection: Connection, table: str, mode: ProfileMode) -> None:
     columns = dict(columns_of(connection, table))
-    needed = set(PROFILE_COLUMNS) - {"export_batch"}
-    if not needed <= columns.keys() or "event_name" in columns:
+    required = set(PROFILE_COLUMNS) - {"export_batch"}
+    if not required <= columns.keys() or "event_name" in columns:
         raise TableFormatError(
             table,
             f"table {table} does not have the columns of a table of profiles",

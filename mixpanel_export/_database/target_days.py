@@ -1,8 +1,8 @@
 """The target days of a table and selection: all days that exports have requested, fetched or not.
 
-A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day. An
-export records its target days once Mixpanel has accepted its account and selection. Exports add target days. They remove
-only days that the project's plan does not include.
+A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day.
+An export records its target days once Mixpanel has accepted its account and selection. Exports add target days, and
+remove only days that the project's plan does not include.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _SAME = (
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """The options with which an export loads events, apart from the selection."""
+    """The options that determine how an export loads the selected events."""
 
     zone: str = "UTC"
     """The project's time zone, in which the days start and end."""

@@ -15,7 +15,7 @@ _RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that is in use
 
 @asynccontextmanager
 async def connected_when_free(path: Path, wait: float) -> AsyncIterator[Connection]:
-    """Open the file as `connected_for_export` does. While it is in use, keep retrying for up to *wait* seconds."""
+    """Open the file as `connected_for_export` does. While the file is in use, try again for up to *wait* seconds."""
     end = anyio.current_time() + wait
     async with AsyncExitStack() as stack:
         while True:

@@ -21,11 +21,11 @@ class WriteTexts:
     state: str
     """The state of the table after the error."""
     retry: str
-    """What to do once the problem is solved."""
+    """The advice for the time after the problem has been solved."""
     lost: str
-    """What was not written to a file that replaced the export's file."""
+    """The clause that says which data was not written to a file that replaced the export's file."""
     put_back: str
-    """What to do if the file was moved, removed or replaced."""
+    """The advice if the file was moved, removed or replaced."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Requests a few events, to check credentials or to find out whether Mixpanel exports events of some names."""
+"""Requests a few events, to check credentials or to check whether Mixpanel exports certain events."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,13 +29,13 @@ async def check_credentials(
 ) -> list[bytes]:
     """Request at most *limit* of yesterday's events, and return their lines; none if that day has no events.
 
-    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It uses one
-    request of the hourly quota, or none if Mixpanel rejects the credentials.
+    If the call returns, the credentials are valid. The call makes one attempt and does not wait for the quota. It uses
+    one request of the hourly quota, or none if Mixpanel rejects the credentials.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.
         RateLimitError: The hourly quota allows no request, so the credentials cannot be checked now.
-        APIError: No connection, no permission for the project, or no usable response.
+        APIError: There was no connection, no permission for the project, or no usable response.
         ConfigError: The environment's proxy or certificates cannot be used.
     """
     # Yesterday in UTC has begun in every time zone.
@@ -45,7 +45,13 @@ async def check_credentials(
     )
     quota = Quota.resolved(max_wait=0.0)
     fetch = partial(
-        _lines, parameters, Chunk(yesterday, yesterday), quota, retries=0, transport=transport, now=now
+        _request_lines,
+        parameters,
+        Chunk(yesterday, yesterday),
+        quota,
+        retries=0,
+        transport=transport,
+        now=now,
     )
     try:
         return await in_task(fetch)
@@ -64,7 +70,7 @@ async def sends_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime],
 ) -> bool:
-    """Whether an export of *days* has any of the events *names*. After an empty response, the request is repeated once.
+    """Whether an export of *days* has any events with these *names*. After an empty response, the request is repeated.
 
     Raises:
         APIError: The request failed.
@@ -73,12 +79,12 @@ async def sends_events(
     selection = Selection(credentials.project_id, tuple(sorted(names)))
     parameters = parameters_for(credentials, selection, limit=1, api_url=api_url)
     for _ in range(2):
-        if await _lines(parameters, days, quota, retries=retries, transport=transport, now=now):
+        if await _request_lines(parameters, days, quota, retries=retries, transport=transport, now=now):
             return True
     return False
 
 
-async def _lines(
+async def _request_lines(
     parameters: RequestParameters,
     days: Chunk,
     quota: Quota,
@@ -87,7 +93,7 @@ async def _lines(
     transport: httpx.AsyncBaseTransport | None,
     now: Callable[[], datetime],
 ) -> list[bytes]:
-    """Request the few events that *parameters* allow, and return their lines."""
+    """Send one request, whose `limit` is small, and return the lines of the response."""
     sink = _Lines()
     async with new_client(parameters.url, transport) as client:
         gate = gate_for(quota, parameters.url, parameters.credentials.project_id, purpose="test request")

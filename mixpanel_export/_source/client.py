@@ -1,4 +1,4 @@
-"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Converts HTTP library errors to `APIError`."""
+"""Creates HTTP clients, with proxy, certificates, keepalive and HTTP/2. Converts HTTP library errors to `APIError`."""
 
 import logging
 import socket
@@ -25,7 +25,7 @@ _CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError
 
 @dataclass(slots=True)
 class Route:
-    """The host, and any proxy, that a request connects to; for error messages."""
+    """The host of a request, and the proxy if there is one. Error messages use them."""
 
     host: str
     port: int
@@ -53,12 +53,12 @@ class Route:
 
     @property
     def peer(self) -> str:
-        """The connection's peer, for messages."""
+        """The proxy or host at the other end of the connection, for messages."""
         return f"the proxy {self.proxy}" if self.proxy else self.host
 
     @property
     def settings(self) -> str:
-        """The setting that determines the connection's peer, for messages."""
+        """The setting that determines `peer`, for messages."""
         return self.setting.source if self.proxy and self.setting else "the API URL"
 
 
@@ -173,10 +173,10 @@ def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
         H2Error,
         ssl.SSLError,
     ) as error:
-        raise _as_our_error(error, route, days) from error
+        raise _as_api_error(error, route, days) from error
 
 
-def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIError:
+def _as_api_error(error: Exception, route: Route, days: Chunk | None) -> APIError:
     match error:
         case TimeoutError():
             return NetworkError(
@@ -218,16 +218,16 @@ def _not_connected(error: Exception, route: Route, days: Chunk | None) -> Networ
             days=days,
             advice=f"check the network, firewalls and {route.settings}",
         )
-    if unknown := _cause(error, socket.gaierror):
+    if dns_error := _cause(error, socket.gaierror):
         return NetworkError(
-            f"no address was found for {route.peer} ({unknown.strerror})",
+            f"no address was found for {route.peer} ({dns_error.strerror})",
             days=days,
             advice=f"check the network, its name servers and {route.settings}",
         )
-    refused = _cause(error, ssl.SSLError)
-    if refused and not isinstance(refused, _CLOSED_BY_PEER):
+    tls_error = _cause(error, ssl.SSLError)
+    if tls_error and not isinstance(tls_error, _CLOSED_BY_PEER):
         return NetworkError(
-            f"no secure connection to {route.host} ({_ssl_reason(refused)}), so no credentials were sent",
+            f"no secure connection to {route.host} ({_ssl_reason(tls_error)}), so no credentials were sent",
             days=days,
             advice="if a proxy or firewall signs certificates itself, set SSL_CERT_FILE to the file of its authority",
         )
@@ -255,8 +255,8 @@ def _ssl_reason(error: ssl.SSLError) -> str:
 def _enable_keepalive(connection: socket.socket) -> None:
     """Let TCP probe a connection after a minute of idleness, and then every 30 seconds.
 
-    Some routers (NAT) drop a connection that stays idle for longer. If the system rejects the options, or the
-    connection is already closed, nothing changes.
+    Otherwise, some routers (NAT) drop an idle connection. If the system rejects the options, or the connection is
+    already closed, nothing changes.
     """
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -20,8 +20,8 @@ from mixpanel_export._model import Lines
 from mixpanel_export._ndjson import canonical
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
-_TAIL = 16 << 10  # bytes at the end of a block that usually hold its last line
-_PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the decompressed bytes need their own bound
+_TAIL = 16 << 10  # bytes at the end of a block that usually contain its last line
+_PLAIN_PIECE = 2 << 20  # bytes; 1 KB of gzip can expand to 1 MB, so decompressed bytes need their own limit
 _MAX_QUOTED = 500  # bytes of a line that an error quotes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -234,7 +234,10 @@ def _last_line(block: Lines) -> bytes:
 
 
 def _member() -> Any:
-    """Return a decompressor for one gzip member. It allocates all its output first, so it releases the GIL only once."""
+    """Return a decompressor for one gzip member.
+
+    isal allocates all of the output first, so it releases the GIL only once.
+    """
     return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 

@@ -1,7 +1,7 @@
-"""Mixpanel's Engage API: one page of profiles of a session.
+"""Requests pages of profiles from Mixpanel's Engage API.
 
-Mixpanel documents (openapi/query.openapi.yaml) that the response for page 0 has the id of a session, with which the other
-pages are requested. Requests with a session do not count against the hourly quota (mixpanel-headless).
+The response for page 0 contains the id of a session, which is a parameter of the requests for the other pages
+(openapi/query.openapi.yaml). Requests with a session id do not count against the hourly quota (mixpanel-headless).
 """
 
 import json
@@ -74,7 +74,7 @@ class Session:
 async def fetch_page(
     api: QueryApi, selection: ProfileSelection, number: int, session: Session | None
 ) -> ProfilePage:
-    """Request one page; page 0 without a session.
+    """Request one page. For page 0, *session* is None.
 
     Raises:
         SessionEvictedError: Mixpanel no longer has the session's pages.

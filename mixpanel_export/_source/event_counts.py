@@ -1,7 +1,7 @@
-"""Mixpanel's own counts of events, by name and day.
+"""Requests Mixpanel's own counts of events, by name and day.
 
-Mixpanel documents (openapi/query.openapi.yaml) the requests, the form of the responses, and that a response omits days
-without events. We infer that it also omits names without events.
+According to Mixpanel's documentation (openapi/query.openapi.yaml), a response omits days without events. We assume that
+it also omits names without events.
 """
 
 import json
@@ -49,7 +49,7 @@ async def event_counts(api: QueryApi, names: Sequence[str], days: Chunk) -> Coun
 
 
 async def common_names(api: QueryApi, days: Chunk) -> list[str]:
-    """Return the names of the most common events of the last 31 days. Error messages name *days*.
+    """Return the names of the most common events of the last 31 days. *days* is used only in error messages.
 
     Raises:
         APIError: The request failed.

@@ -1,4 +1,4 @@
-"""Fetches one chunk, with retries, under the worker limit, the gate and the retry policy."""
+"""Fetches chunks. Limits the number of workers, waits for the quota, and retries failed attempts."""
 
 import logging
 import math
@@ -59,7 +59,7 @@ class ChunkStats:
     size: int = 0
     """Bytes of lines in the current or successful attempt."""
     empty_response: bool = True
-    """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
+    """Whether the current or successful attempt received no bytes. An empty response cannot be proven complete."""
     waiting_for: str | None = None
     """The reason for the wait between two attempts; None if the chunk is not waiting."""
     times: RequestTimes = field(default_factory=RequestTimes)
@@ -67,7 +67,7 @@ class ChunkStats:
 
 
 class Fetcher:
-    """Fetches chunks, all under one worker limit and one gate, and retries them according to the retry policy."""
+    """Fetches chunks and retries them according to the retry policy. All chunks share a worker limit and a gate."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Fetcher:
         return self.stats.setdefault(chunk, ChunkStats(self._now()))
 
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
-        """Fetch the whole chunk into *sink*, restarting it before each attempt.
+        """Fetch the whole chunk into *sink*. The sink is restarted before each attempt.
 
         Raises:
             APIError: All attempts failed, another attempt cannot succeed, or the wait for the quota would exceed
@@ -155,7 +155,7 @@ class Fetcher:
         return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
-        def received(size: int) -> None:
+        def on_bytes(size: int) -> None:
             if stats.empty_response:
                 stats.times = replace(stats.times, first_byte_at=self._naive_now())
             stats.bytes_read += size
@@ -179,7 +179,7 @@ class Fetcher:
                 self._parameters,
                 chunk,
                 admit=admit,
-                received=received,
+                on_bytes=on_bytes,
                 threads=self._threads,
                 now=self._now,
             )

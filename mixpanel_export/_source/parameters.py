@@ -18,7 +18,7 @@ _LONGEST_QUERY = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The maximum times in seconds that an attempt may go without progress before it fails."""
+    """Time limits in seconds. An attempt that makes no progress for this time fails."""
 
     connect: float = 30.0
     """Seconds to open the connection, including TLS."""
@@ -60,7 +60,7 @@ def parameters_for(
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> RequestParameters:
-    """Return the parameters. Requests go to *api_url*, or to the server for the credentials' region if it is None.
+    """Return the parameters. Requests go to *api_url* or, if it is None, to the server for the credentials' region.
 
     Raises:
         ArgumentError: The selection is too long for a request.

@@ -1,8 +1,7 @@
-"""Parses one page of profiles. `properties` is an unchanged part of the page's text. No I/O.
+"""Parses one page of profiles. The properties of a profile are copied unchanged from the text of the page. No I/O.
 
 A page is a JSON object such as `{"results":[{"$distinct_id":"a","$properties":{…}}, …],"session_id":"…","total":1}`.
-As for events, text that no JSON parser accepts (a lone surrogate escape, a byte that is not UTF-8, a control byte in a
-string) is replaced with U+FFFD.
+Text that JSON parsers reject is repaired, as for events (see `_ndjson`).
 """
 
 import json
@@ -28,15 +27,15 @@ _Reader = Callable[[int], int]
 
 @dataclass(slots=True)
 class ProfilePage:
-    """The profiles of one page, in its order, as columns."""
+    """The profiles of one page as columns, in the order of the page."""
 
     ids: list[str] = field(default_factory=list)
     properties: list[str] = field(default_factory=list)
-    """JSON text as Mixpanel sent it, or as repaired."""
+    """The JSON text that Mixpanel sent, or the repaired text."""
     last_seen: list[datetime | None] = field(default_factory=list)
     """In naive UTC."""
     numeric: set[int] = field(default_factory=set)
-    """The places of profiles whose id is a number in the page."""
+    """The indexes of the profiles whose id is a JSON number."""
     rejects: list[str] = field(default_factory=list)
     """The text of entries that are not profiles."""
     originals: list[str] = field(default_factory=list)
@@ -63,7 +62,7 @@ def parse_page(body: bytes) -> ProfilePage:
 
 
 class _PageParser:
-    """Reads a page from left to right. Methods take a position and return the position after what they read."""
+    """Reads a page from left to right. Each method reads from a position, and returns the position where it stopped."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -90,14 +89,14 @@ class _PageParser:
 
     def _object(self, at: int, readers: Mapping[str, _Reader]) -> int:
         """Read an object. If a key is repeated, its first value is used."""
-        left = dict(readers)
+        remaining = dict(readers)
         at = skip_space(self._text, self._expect(at, "{"))
         while self._text[at : at + 1] != "}":
             key, at = _decode(self._text, at)
             if not isinstance(key, str):
                 raise ValueError("the response is not complete JSON")  # noqa: TRY004 - like other invalid text
             start = skip_space(self._text, self._expect(skip_space(self._text, at), ":"))
-            reader = left.pop(key, None)
+            reader = remaining.pop(key, None)
             at = self._next(self._end(start) if reader is None else reader(start), "}")
         return at + 1
 
@@ -192,7 +191,7 @@ class _PageParser:
     def _error(self, at: int) -> int:
         value, end = _decode(self._text, at)
         if isinstance(value, str):
-            raise ValueError("the response is an error")  # noqa: TRY004 - the caller reads it from the body
+            raise ValueError("the response is an error")  # noqa: TRY004 - the caller finds the message in the body
         return end
 
     def _end(self, at: int) -> int:
@@ -203,7 +202,7 @@ class _PageParser:
             raise ValueError("the response is not complete JSON") from error
 
     def _next(self, at: int, closer: str) -> int:
-        """Skip a comma after a value, if there is one. Another value or *closer* follows."""
+        """Skip the comma after a value. Without a comma, *closer* must follow."""
         at = skip_space(self._text, at)
         if self._text[at : at + 1] == ",":
             return skip_space(self._text, at + 1)
@@ -233,11 +232,11 @@ def _parsed(text: str) -> Any:
 
 
 def _last_seen(text: str) -> datetime | None:
-    """Convert `$last_seen` to naive UTC; None if it cannot be parsed. Without an offset, it is in UTC."""
+    """Convert `$last_seen` to naive UTC; None if it cannot be parsed. A time without an offset is in UTC."""
     if _PLAIN_TIME.fullmatch(text):
         try:
             return datetime.fromisoformat(text)
         except ValueError:
-            pass  # such as 24:00:00
+            pass  # for example, Python rejects 24:00:00
     moment = iso_time(text, "UTC")
     return None if moment is None else moment.replace(tzinfo=None)

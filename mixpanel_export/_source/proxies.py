@@ -1,4 +1,4 @@
-"""Determines from the environment which proxy a URL needs, and which hosts `NO_PROXY` exempts. Opens no connection."""
+"""Determines the proxy for a URL from the environment, and the hosts that `NO_PROXY` exempts. Opens no connection."""
 
 import os
 from contextlib import suppress

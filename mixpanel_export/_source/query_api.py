@@ -1,4 +1,4 @@
-"""Requests to Mixpanel's Query API, which returns JSON. They are retried like exports, and have their own quota."""
+"""Sends requests to Mixpanel's Query API, which returns JSON. They are retried like exports, but use another quota."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import gunzip_for
 from mixpanel_export._source.fetcher import max_wait_error
 from mixpanel_export._source.parameters import RequestParameters
-from mixpanel_export._source.request import closing_pieces, error_of, gather, send_request
+from mixpanel_export._source.request import closing_pieces, read_error, read_pieces, send_request
 from mixpanel_export._source.responses import add_request, error_in_success, redacted
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, RateLimitError, TruncatedError
@@ -30,8 +30,7 @@ _log = logging.getLogger("mixpanel_export")
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 _MAX_BODY = 64 << 20  # bytes
-_HOURLY = "in the last hour"  # part of the error of a request that exceeds the hourly quota
-
+_HOURLY = "in the last hour"  # part of Mixpanel's error message if the hourly quota is used up
 
 Method = Literal["GET", "POST"]
 
@@ -42,14 +41,14 @@ class Query:
 
     path: str
     params: Mapping[str, str]
-    """The parameters: in the URL for GET, in a form for POST."""
+    """The parameters. A GET request has them in the URL, and a POST request in a form."""
     method: Method = "GET"
     counted: bool = True
     """Whether Mixpanel counts the request against the hourly quota."""
     days: Chunk | None = None
-    """The days that error messages name, if there are any."""
+    """The days for error messages, if there are any."""
     personal: bool = False
-    """Whether the response has personal data, which errors do not quote."""
+    """Whether the response has personal data, so that errors do not quote it."""
 
 
 @dataclass(slots=True)
@@ -58,13 +57,13 @@ class QueryApi:
 
     client: httpx.AsyncClient
     parameters: RequestParameters
-    """The URL that precedes all paths, the credentials and the timeouts."""
+    """The base URL, the credentials and the timeouts."""
     gate: Gate
     retries: int = 5
     pauses: Pauses = DEFAULT_PAUSES
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     workers: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
-    """A limit on simultaneous requests, in addition to the gate's."""
+    """A limit on simultaneous requests, in addition to the limit of the gate."""
     threads: anyio.CapacityLimiter | None = None
     """A limit on the threads that parse responses."""
     requests: int = 0
@@ -74,10 +73,10 @@ class QueryApi:
     bytes_read: int = 0
     """Bytes received on the wire."""
     waiting_for: str | None = None
-    """The reason for the last wait between two attempts; None if that wait is over."""
+    """The reason for the current wait between two attempts; None if there is no wait."""
 
     async def get(self, path: str, params: Mapping[str, str], days: Chunk) -> Any:
-        """Request *path*, and return the JSON value of the response. Error messages name *days*.
+        """Request *path*, and return the JSON value of the response. *days* is used only in error messages.
 
         Raises:
             APIError: See `send`.
@@ -99,7 +98,7 @@ class QueryApi:
             try:
                 async with self.workers, self.gate.admission(counted=query.counted) as admission:
                     pieces, encoding = await self._attempt(query, admission)
-                return await self._parsed(query, pieces, encoding, parse)
+                return await self._parse(query, pieces, encoding, parse)
             except RateLimitError as error:  # the gate already pauses all callers
                 _log.info("%s", error)
             except APIError as error:
@@ -112,7 +111,7 @@ class QueryApi:
                 raise max_wait_error(query.days, error) from error
 
     async def _pause(self, error: APIError, history: History) -> None:
-        """Wait before the next attempt, or raise *error* if there is none."""
+        """Wait before the next attempt, or raise *error* if there is no next attempt."""
         step = next_step(history, retries=self.retries, splittable=False, pauses=self.pauses)
         longest = max(self.pauses.longest, self.gate.statistics().max_wait_left)
         if not isinstance(step, Wait) or step.seconds > longest:
@@ -171,33 +170,33 @@ class QueryApi:
 
     async def _error(self, response: httpx.Response, query: Query) -> APIError:
         """Return the error of a response with a status other than 200."""
-        error = await error_of(response, self.parameters, query.days, self.now())
+        error = await read_error(response, self.parameters, query.days, self.now())
         if isinstance(error, RateLimitError) and _HOURLY in str(error):
-            error.retry_after = None  # it says a whole hour, but requests become available one by one
+            error.retry_after = None  # the header says a whole hour, but requests become available one by one
         return error
 
     async def _pieces(self, response: httpx.Response) -> list[bytes]:
-        """Read the body as it is on the wire."""
+        """Read the body without decoding it."""
         body: list[bytes] = []
         size = 0
         async with closing_pieces(response.aiter_raw()) as pieces:
-            while wire := await gather(pieces, self.parameters.timeouts.idle, lambda _: None):
+            while wire := await read_pieces(pieces, self.parameters.timeouts.idle, lambda _: None):
                 body += wire
                 size += sum(map(len, wire))
                 self.bytes_read += sum(map(len, wire))
                 if size > _MAX_BODY:
-                    break  # `_decoded` reports it
+                    break  # `_decode_body` reports the error
         return body
 
-    async def _parsed(
+    async def _parse(
         self, query: Query, pieces: Sequence[bytes], encoding: str | None, parse: Callable[[bytes], T]
     ) -> T:
-        """Decode a body and parse it in a worker thread. Raise the body's error if it has no value."""
+        """Decode and parse a body in a worker thread. If the body has an error instead of a value, raise the error."""
 
         def run() -> T:
             body = b""
             try:
-                body = _decoded(pieces, encoding)
+                body = _decode_body(pieces, encoding)
                 return parse(body)
             except TruncatedError as error:
                 raise TruncatedError(
@@ -240,8 +239,8 @@ class _Once:
         return self._left.pop()
 
 
-def _decoded(pieces: Sequence[bytes], encoding: str | None) -> bytes:
-    """Return a complete body without its content encoding.
+def _decode_body(pieces: Sequence[bytes], encoding: str | None) -> bytes:
+    """Join and decompress the pieces of a body.
 
     Raises:
         TruncatedError: The body is incomplete or too large, or the encoding is unknown.

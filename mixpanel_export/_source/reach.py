@@ -1,4 +1,4 @@
-"""Checks that Mixpanel can be reached, and compares its clock with this machine's. Credentials and quota are not used."""
+"""Checks that Mixpanel can be reached, and compares its clock with this machine's, without credentials or quota."""
 
 import time
 from collections.abc import Callable
@@ -45,7 +45,7 @@ async def probe_server(
 ) -> ServerProbe:
     """Send a `HEAD` request to the server in *url*, with the same proxy and certificates as an export.
 
-    *now*, which must return aware times, is the clock to compare with the server's.
+    *now* is the clock to compare with the server's clock. It must return aware times.
 
     Raises:
         ConfigError: The environment's proxy or certificates cannot be used.
@@ -61,21 +61,19 @@ async def probe_server(
         if event.endswith("send_request_headers.started"):
             sent.append((time.monotonic(), now()))
 
-    began = time.monotonic(), now()
+    start = time.monotonic(), now()
     with as_api_errors(route), anyio.fail_after(time_limit):
         async with new_client(server, transport) as client:
             request = client.build_request(
                 "HEAD", server, headers={"Cache-Control": "no-cache"}, extensions={"trace": trace}
             )
             response = await client.send(request, stream=True)
-            answered = time.monotonic()
+            end = time.monotonic()
             tls = _tls(response)
             await response.aclose()
-    requested, wall = sent[-1] if sent else began
-    ahead, uncertainty = _ahead(response.headers.get("date"), wall, answered - requested)
-    return ServerProbe(
-        server, response.status_code, answered - began[0], tls, route.proxy, ahead, uncertainty
-    )
+    request_time, request_date = sent[-1] if sent else start
+    ahead, uncertainty = _ahead(response.headers.get("date"), request_date, end - request_time)
+    return ServerProbe(server, response.status_code, end - start[0], tls, route.proxy, ahead, uncertainty)
 
 
 def _tls(response: httpx.Response) -> str | None:
@@ -84,15 +82,15 @@ def _tls(response: httpx.Response) -> str | None:
     return str(ssl_object.version()) if ssl_object else None
 
 
-def _ahead(date: str | None, requested: datetime, took: float) -> tuple[float | None, float]:
+def _ahead(date: str | None, request_date: datetime, seconds: float) -> tuple[float | None, float]:
     """Return the seconds by which this machine's clock is ahead of *date*, and the maximum error in seconds.
 
-    *date* is the response's date. The request was sent at *requested*, *took* seconds before the response.
+    *date* is the date in the response. *request_date* is when the request was sent, *seconds* before the response.
     """
-    uncertainty = (took + _DATE_STEP) / 2
+    uncertainty = (seconds + _DATE_STEP) / 2
     try:
         moment = parsedate_to_datetime(date or "")
     except ValueError:
         return None, uncertainty
     server_time = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + _DATE_STEP / 2
-    return requested.timestamp() + took / 2 - server_time, uncertainty
+    return request_date.timestamp() + seconds / 2 - server_time, uncertainty

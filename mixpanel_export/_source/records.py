@@ -1,6 +1,6 @@
 """Parses NDJSON lines into the dictionaries that `stream_events` yields.
 
-An export writes the same values into the table for these lines.
+For the same lines, an export writes the same values into the table.
 """
 
 import re
@@ -62,7 +62,7 @@ def iter_events(
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """Return the event in a line, repaired as for the table if necessary; None if the line is not an event."""
+    """Return the event in a line; None if the line is not an event. A line is repaired if an export would repair it."""
     # DuckDB rejects an escaped lone surrogate; Python does not.
     suspect = b"\\ud" in line or b"\\uD" in line
     event = None if suspect else _load_object(line)
@@ -75,7 +75,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 def to_row(event: dict[str, Any], line: bytes, zone: str = "UTC") -> dict[str, Any]:
-    """Return the columns of an *event*, which was parsed from *line*. `properties` is the whole object, as in the table."""
+    """Return the columns of an *event*, which was parsed from *line*. `properties` is the whole object."""
     properties = event["properties"]
     return {
         "event_name": event["event"],
@@ -90,8 +90,8 @@ def event_time(value: object, zone: str = "UTC") -> datetime | None:
     """Convert Mixpanel's `time` property to an aware time in UTC; None if it cannot be parsed.
 
     A number, or a string with a number, is in seconds since 1970, or in milliseconds if its absolute value is at least
-    10^11. Fractions are dropped. Any other string must be an ISO date or time. Numbers, and text without an offset, are local times
-    in *zone*, which `to_utc` converts.
+    10^11. Fractions are dropped. Any other string must be an ISO date or time. Numbers and strings without an offset
+    are local times in *zone*, which `to_utc` converts.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -119,7 +119,10 @@ def _number_time(number: float, zone: str) -> datetime | None:
 
 
 def iso_time(text: str, zone: str) -> datetime | None:
-    """Convert an ISO date or time to UTC; None if it cannot be parsed. Without an offset, it is a local time in *zone*."""
+    """Convert an ISO date or time to UTC; None if it cannot be parsed.
+
+    A time without an offset is a local time in *zone*.
+    """
     match = _ISO_TIME.fullmatch(text)
     if match is None:
         return None
@@ -148,7 +151,7 @@ def _offset(text: str) -> timedelta:
 
 
 def _id(properties: dict[str, Any], key: str, line: bytes) -> str | None:
-    """Return an id as it is in the table: a string unchanged, any other value as the JSON that DuckDB writes."""
+    """Return an id as an export stores it: a string unchanged, and any other value as the JSON that DuckDB writes."""
     value = properties.get(key)
     if value is None or isinstance(value, str):
         return value

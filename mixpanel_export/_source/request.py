@@ -36,16 +36,16 @@ async def fetch(
     chunk: Chunk,
     *,
     admit: Callable[[], Awaitable[None]],
-    received: Callable[[int], None],
+    on_bytes: Callable[[int], None],
     threads: anyio.CapacityLimiter | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncGenerator[Lines]:
     """Request *chunk* once, and yield its lines block by block.
 
-    *admit* is awaited once, after the connection is opened and before the request is sent. *received* is called with
+    *admit* is awaited once, after the connection is opened and before the request is sent. *on_bytes* is called with
     the size of each piece from the wire. *threads* limits the number of decoding threads. *now* returns the current
-    time as an aware datetime. It is used to compute the first allowed day for an error about the plan's history.
-    The response is complete only if the iterator ends without an error.
+    time as an aware datetime. The time is used only to report the first day of the plan's history. The response is
+    complete only if the iterator ends without an error.
 
     Raises:
         APIError: The attempt failed. Discard the lines that were yielded.
@@ -59,8 +59,8 @@ async def fetch(
         route.answered = True
         try:
             if response.status_code != httpx.codes.OK:
-                raise await error_of(response, parameters, chunk, now())
-            async with aclosing(_body(response, parameters, chunk, received, threads)) as blocks:
+                raise await read_error(response, parameters, chunk, now())
+            async with aclosing(_body(response, parameters, chunk, on_bytes, threads)) as blocks:
                 async for block in blocks:
                     yield block
         finally:
@@ -85,7 +85,7 @@ async def send_request(
     admit: Callable[[], Awaitable[None]],
     route: Route,
 ) -> httpx.Response:
-    """Send *request*, with *admit* as in `fetch`. The caller reads and closes the response."""
+    """Send *request*, and return its response, which the caller must read and close. See `fetch` for *admit*."""
     admitted = False
     with anyio.fail_after(None) as first_byte:
 
@@ -117,33 +117,35 @@ async def _body(
     response: httpx.Response,
     parameters: RequestParameters,
     chunk: Chunk,
-    received: Callable[[int], None],
+    on_bytes: Callable[[int], None],
     threads: anyio.CapacityLimiter | None,
 ) -> AsyncGenerator[Lines]:
-    """Yield the lines of a body. Worker threads decode them; the event loop only passes references."""
-    with _converting_incomplete(parameters, chunk):
+    """Yield the lines of a body. Worker threads decode the body, and the event loop only passes references."""
+    with _converting_body_errors(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with closing_pieces(response.aiter_raw()) as pieces:
-        while wire := await gather(pieces, parameters.timeouts.idle, received):
-            blocks = _decoded(decoder, wire)
+        while wire := await read_pieces(pieces, parameters.timeouts.idle, on_bytes):
+            blocks = _decode(decoder, wire)
             while True:
-                with _converting_incomplete(parameters, chunk):
+                with _converting_body_errors(parameters, chunk):
                     lines = await to_thread.run_sync(_next_batch, blocks, limiter=threads)
                 if lines:
                     yield lines
                 if sum(map(len, lines)) < _LINES_BATCH:
                     break
-    with _converting_incomplete(parameters, chunk):
+    with _converting_body_errors(parameters, chunk):
         rest = await to_thread.run_sync(decoder.close, limiter=threads)
     for lines in rest:
         yield lines
 
 
-async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
-    """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or an empty list at the end of the body.
+async def read_pieces(
+    pieces: AsyncIterator[bytes], idle: float, on_bytes: Callable[[int], None]
+) -> list[bytes]:
+    """Read pieces from the wire, about `_WIRE_BATCH` bytes in total. Return an empty list at the end of the body.
 
     Raises:
-        TimeoutError: Nothing arrived for *idle* seconds. The error may be late by up to a quarter of that time.
+        TimeoutError: Nothing arrived for *idle* seconds. The error may be late by up to a quarter of this time.
     """
     wire: list[bytes] = []
     size = 0
@@ -153,20 +155,20 @@ async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[
             if monotonic() > renewal:  # each renewal sets a timer
                 silence.deadline = anyio.current_time() + idle * 1.25
                 renewal = monotonic() + idle / 4
-            received(len(piece))
+            on_bytes(len(piece))
             wire.append(piece)
             size += len(piece)
     return wire
 
 
-def _decoded(decoder: BodyDecoder, wire: Sequence[bytes]) -> Iterator[Lines]:
-    # One large piece takes the GIL less often than many small ones. The worker thread runs this generator, so it also joins
-    # the pieces.
+def _decode(decoder: BodyDecoder, wire: Sequence[bytes]) -> Iterator[Lines]:
+    # Decoding one large piece takes the GIL less often than decoding many small pieces. The pieces are joined in this
+    # generator, because a worker thread runs it.
     yield from decoder.feed(b"".join(wire))
 
 
 def _next_batch(blocks: Iterator[Lines]) -> Lines:
-    """Join the next blocks into one of at least `_LINES_BATCH` bytes. Only the last one may be smaller."""
+    """Join the next blocks into one block of at least `_LINES_BATCH` bytes. Only the last block may be smaller."""
     lines: list[bytes | memoryview] = []
     size = 0
     for block in blocks:
@@ -178,19 +180,19 @@ def _next_batch(blocks: Iterator[Lines]) -> Lines:
 
 
 @contextmanager
-def _converting_incomplete(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
+def _converting_body_errors(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
     """Add the chunk's days to errors about incomplete bodies, and mask the secret."""
     try:
         yield
     except (LineTooLongError, TruncatedError) as error:
-        # The original error's frames hold lines of the response, which a traceback with local variables would show.
+        # The frames of the original error contain lines of the response. A traceback with local variables shows them.
         raise error_from_body(error, parameters.credentials, chunk) from error.with_traceback(None)
 
 
-async def error_of(
+async def read_error(
     response: httpx.Response, parameters: RequestParameters, chunk: Chunk | None, now: datetime
 ) -> APIError:
-    """Return the error for a response with a status other than 200, after reading the start of its body."""
+    """Read the start of a response with a status other than 200, and return its error."""
     body = bytearray()
     try:
         with anyio.fail_after(parameters.timeouts.idle):
@@ -208,7 +210,7 @@ async def error_of(
 async def _read_start(pieces: AsyncIterator[bytes], content_encoding: str | None, body: bytearray) -> None:
     """Append the start of a response to *body*, as far as it can be read.
 
-    httpx's own decoding is not used, because it accepts any encoding that the server chooses, and it decompresses each
+    httpx's own decoding is not used, because it accepts any encoding that the server chooses. It also decompresses each
     piece completely, so a thousand bytes could become a million.
     """
     with suppress(TruncatedError):
@@ -224,8 +226,8 @@ async def _read_start(pieces: AsyncIterator[bytes], content_encoding: str | None
 async def closing_pieces(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
     """Close *pieces* at the end of the block.
 
-    httpx's iterators are nested generators. If only the outer one were closed, the garbage collector would have to close
-    the inner ones. Cancelling a read closes all of them.
+    httpx's iterators are nested generators. If only the outer generator were closed, the garbage collector would have
+    to close the inner ones. A cancelled read closes all of them.
     """
     try:
         yield pieces

@@ -45,7 +45,7 @@ def add_request(
     params: Mapping[str, object],
     body: Mapping[str, object] | None = None,
 ) -> None:
-    """Add the request to the attributes and the details of *error*. It must not contain credentials."""
+    """Add the request to the attributes and the details of *error*. The arguments must not contain credentials."""
     error.request_method, error.request_url, error.request_params = method, url, params
     error.request_body = body
     error.details |= {"request_method": method, "request_url": url, "request_params": dict(params)}
@@ -129,7 +129,7 @@ def error_from_body(
         days=chunk,
         advice="nothing of the response was stored, so "
         + (
-            "select $events without this one, or fetch the days around it"
+            "leave the event of this line out of $events, or fetch only the other days"
             if isinstance(error, LineTooLongError)
             else "fetch these days again"
         ),
@@ -143,8 +143,8 @@ def error_in_success(
 ) -> APIError:
     """Return the error for a response of the Query API that has status 200 but no value.
 
-    *reason* says what is wrong if the response does not have an error instead. *hint* is as in `error_from_response`.
-    If the response may have *personal* data, the error does not quote JSON from it.
+    *reason* is reported if the response does not contain an error message. See `error_from_response` for *hint*. If the
+    response may have *personal* data, the error does not quote JSON from the response.
     """
     shown = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(text)
@@ -172,7 +172,7 @@ def error_in_success(
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Parse a `Retry-After` header, a number of seconds or an HTTP date. Return seconds; None for any other value."""
+    """Return the seconds in a `Retry-After` header, which is a number or an HTTP date; None for any other value."""
     if not value:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -185,7 +185,7 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def redacted(text: str, credentials: Credentials) -> str:
-    """Return *text* with the secret and the header that contains it masked."""
+    """Mask the secret in *text*, and the header value that contains the secret."""
     user, password = credentials.auth
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
     for secret in (str(credentials.secret), token):
@@ -212,7 +212,7 @@ def _rate_limit_advice(message: str) -> str:
 
 
 def _first_day(message: str, now: datetime) -> date | None:
-    """Return the first day of the plan's history if the request began before it; else None."""
+    """Return the first day of the plan's history; None if *message* is not about days before that day."""
     limit = _HISTORY.search(message)
     return now.astimezone(UTC).date() - timedelta(days=int(limit[1])) if limit else None
 
@@ -240,7 +240,7 @@ def _query_advice(status: int, *, days: bool) -> str:
 
 
 def _message(body: str) -> str:
-    """Return the text from a JSON error object, or the whole body if it is not one."""
+    """Return the message from a body that is a JSON error object; otherwise, return the whole body."""
     with suppress(ValueError, RecursionError):
         value = json.loads(body)
         if isinstance(value, dict) and isinstance(value.get("error"), str):

@@ -86,7 +86,7 @@ async def fetched(
 ) -> bytes:
     """Return the lines of one attempt."""
     parameters = RequestParameters(url, ACCOUNT, ALL, timeouts=timeouts)
-    async with aclosing(fetch(client, parameters, chunk, admit=admit, received=seen)) as blocks:
+    async with aclosing(fetch(client, parameters, chunk, admit=admit, on_bytes=seen)) as blocks:
         return b"".join([piece async for lines in blocks for piece in lines])
 
 

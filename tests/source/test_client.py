@@ -119,10 +119,10 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
     """
     async with serving(authority, Server(whole())) as server, new_client(server.url, http2=http2) as client:
         parameters = RequestParameters(server.url, ACCOUNT, ALL)
-        async with aclosing(fetch(client, parameters, CHUNK, admit=admit, received=seen)) as idle:
+        async with aclosing(fetch(client, parameters, CHUNK, admit=admit, on_bytes=seen)) as idle:
             begun = await anext(idle)
             with anyio.CancelScope() as scope:
-                async with aclosing(fetch(client, parameters, CHUNK, admit=admit, received=seen)) as blocks:
+                async with aclosing(fetch(client, parameters, CHUNK, admit=admit, on_bytes=seen)) as blocks:
                     async for _ in blocks:
                         scope.cancel()
                         await anyio.lowlevel.checkpoint()

@@ -60,7 +60,7 @@ async def fetched(parameters: RequestParameters, asked: Asked | None = None) -> 
     asked = asked or Asked()
     blocks = []
     async with new_client(parameters.url) as client:
-        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, received=asked.receive):
+        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, on_bytes=asked.receive):
             blocks.append(b"".join(lines))  # noqa: PERF401 - an async comprehension would hide the loop under test
     return b"".join(blocks)
 
@@ -280,7 +280,9 @@ async def test_a_line_that_is_too_long_says_so() -> None:
     begun = f'{{"event":"Long {ACCOUNT.secret!s:s}","properties":{{"text":"'.encode()
     stream = Streamed(LINE, begun, *[b"x" * (8 << 20)] * 8)
     respx.get(URL).mock(return_value=httpx.Response(200, stream=stream))
-    with pytest.raises(LineTooLongError, match=r"67108864 bytes.*select events without this one") as caught:
+    with pytest.raises(
+        LineTooLongError, match=r"67108864 bytes.*leave the event of this line out of events"
+    ) as caught:
         await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert "2024-03-01 to 2024-03-03" in str(caught.value)
     assert '{"event":"Long ***","properties"' in str(caught.value)
@@ -319,7 +321,7 @@ async def test_decoding_leaves_the_event_loop_to_others(pieces: int) -> None:
         tasks.start_soon(others)
         asked = Asked()
         before = 0
-        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, received=asked.receive):
+        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, on_bytes=asked.receive):
             assert turns > before
             before = turns
             blocks.append(b"".join(lines))
