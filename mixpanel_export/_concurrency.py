@@ -182,7 +182,7 @@ async def _run_to_end(call: Callable[[], object]) -> None:
 
 
 def _do_nothing() -> None:
-    """Let a call run to its end: an `interrupt` that has no effect."""
+    """An interrupt without effect, for calls that must run to their end."""
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class ResponseContext(Context, total=False):
     request_body: Mapping[str, object] | None
 
 
-class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
+class Problem(Exception):  # noqa: N818 - the base class of warnings, too
     """The base class of this package's errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
 
     `reason` says what failed, and `advice` what to do next. `days` is any value whose `str()` lists days, such as
@@ -103,7 +103,7 @@ class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
         return f"{type(self).__name__}({self.text()!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Support copying and pickling. Most subclasses' initializers require more than the reason."""
+        """Support copying and pickling. By default, the initializer would get only the reason, but most need more."""
         return _rebuild, (type(self), self.reason), vars(self)
 
 

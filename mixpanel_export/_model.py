@@ -170,7 +170,7 @@ class Batch:
 
     @property
     def empty_response(self) -> bool:
-        """Whether two requests for the days got an empty response (status 200, no body).
+        """Whether two requests for the days each got an empty response (status 200, no body).
 
         The days are then treated as days without events.
         """
@@ -222,7 +222,7 @@ class ChunkEnd:
 
     chunk: Chunk
     requested_at: datetime
-    """When the successful request was sent, aware."""
+    """When the successful request was sent, as an aware time."""
     attempts: int
     bytes_read: int
     """Compressed bytes that all attempts received."""

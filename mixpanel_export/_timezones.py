@@ -58,7 +58,7 @@ def to_utc(local: datetime, zone: str) -> datetime:
 
 
 def in_zone(moment: datetime, zone: str) -> datetime:
-    """Return *moment*, which must be aware, in *zone*."""
+    """Convert *moment*, which must be aware, to *zone*."""
     return moment.astimezone(_tzinfo(zone))
 
 
@@ -74,8 +74,8 @@ def _tzinfo(zone: str) -> tzinfo:
 def detect_offset(lines: Iterable[bytes]) -> float | None:
     """Return the events' offset from UTC, in hours; None if the times are in UTC, or if the offset is unclear.
 
-    The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which
-    Mixpanel processed the event, which is always UTC. More than half of the events must have this difference.
+    The offset is the most frequent difference between an event's `time` and its `mp_processing_time_ms`, which Mixpanel
+    sets in UTC when it processes the event. More than half of the events must have this difference.
     """
     quarters = _usual_delay(lines)
     hours = -(quarters or 0) / 4
@@ -97,7 +97,7 @@ def _usual_delay(lines: Iterable[bytes]) -> int | None:
 
 
 def _delay(line: bytes) -> float | None:
-    """Return the seconds from an event's time to its processing by Mixpanel; None if unknown or imported."""
+    """Return the seconds from an event's time to its processing; None if they are unknown or the event was imported."""
     if len(line) > _MAX_LINE:
         return None
     try:

@@ -47,7 +47,7 @@ def short_tracebacks_async(
 
 
 def _shorten(error: BaseException) -> None:
-    """Remove the traceback and chain of this package's errors, and exception groups from the chain of other errors."""
+    """Remove the traceback and the chain of an error of this package. Remove exception groups from any other chain."""
     if isinstance(error, Problem):
         error.__traceback__ = error.__cause__ = error.__context__ = None
         error.__suppress_context__ = True

@@ -28,7 +28,7 @@ class AuthMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
-    """An account of the configuration file, without its secret."""
+    """An account in the configuration file, without its secret."""
 
     name: str
     username: str
@@ -42,7 +42,7 @@ class AccountInfo:
 
 
 class ConfigManager:
-    """The accounts in a configuration file: *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+    """The accounts in the configuration file: *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
     All methods raise `ConfigError` if the file cannot be read or written.
     """

@@ -136,10 +136,10 @@ class ColumnSummary:
     max: Any
     approx_unique: int
     avg: float | None
-    """None for columns without numbers, like `std`."""
+    """None for columns without numbers. The same is true of `std`."""
     std: float | None
     q25: Any
-    """None for types without quartiles, like `q50` and `q75`."""
+    """None for types without quartiles. The same is true of `q50` and `q75`."""
     q50: Any
     q75: Any
     count: int
@@ -245,14 +245,14 @@ class ColumnStatsResult:
     top_values: list[tuple[Any, int]] = field(default_factory=list)
     """The most frequent values, each with its count."""
     min: float | None = None
-    """None if the values are not numbers, like `max`, `mean` and `std`."""
+    """None if the values are not numbers. The same is true of `max`, `mean` and `std`."""
     max: float | None = None
     mean: float | None = None
     std: float | None = None
 
     @property
     def df(self) -> "pd.DataFrame":
-        """One row per frequent value: value, count."""
+        """One row per frequent value, with the columns value and count."""
         return data_frame(("value", "count"), self.top_values, instead="top_values")
 
     def to_dict(self) -> dict[str, object]:
@@ -270,7 +270,7 @@ class ColumnStatsResult:
 
 @dataclass(frozen=True, slots=True)
 class UpgradedTable:
-    """A converted table of mixpanel_data."""
+    """A table of mixpanel_data that was converted."""
 
     name: str
     row_count: int
@@ -320,7 +320,7 @@ class Report:
 
     title: str
     html: str = field(repr=False)
-    """The whole page. It needs no other file and no network."""
+    """The whole page. It can be shown without other files and without a network."""
 
     def save(self, path: str | Path) -> Path:
         """Write the page to the file *path*, and return the path. An existing file is replaced. Raises `OSError`.

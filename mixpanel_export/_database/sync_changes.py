@@ -1,4 +1,4 @@
-"""The table `_sync_changes`, which counts the differences that syncs found on each day.
+"""The table `_sync_changes`: for each day, the number of differences that a sync found.
 
 If `kept` is true, the new response for the day was rejected. The row is replaced at the next check of that day.
 """
@@ -49,7 +49,7 @@ def clear_kept(connection: Connection, table: str, selection: Selection, days: I
 def read_kept(
     connection: Connection, table: str, selection: Selection, batches: Iterable[Batch]
 ) -> dict[date, DayChange]:
-    """Return the days whose new response was rejected, except days whose old events a later batch has replaced."""
+    """Return the days whose new response was rejected. Days that a later batch has replaced are left out."""
     if not table_exists(connection, "_sync_changes"):
         return {}
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""Predicts the duration of one request for all days from earlier batches. Pure functions."""
+"""Uses earlier batches to predict how long one request for all days takes. Pure functions."""
 
 from collections.abc import Iterable
 

@@ -32,7 +32,7 @@ class Route:
     setting: ProxySetting | None = None
     """The environment's proxy for the host; None if there is none."""
     proxy: str | None = None
-    """Host and port of the proxy used by the last connection; None if it went directly to the host."""
+    """Host and port of the last connection's proxy; None if the connection went directly to the host."""
     answered: bool = False
     """Whether the response has started."""
 
@@ -44,7 +44,7 @@ class Route:
         return cls(address.raw_host.decode("ascii"), port, proxy_for(url))
 
     def observe(self, event: str, info: Mapping[str, Any]) -> None:
-        """Handle an httpx `trace` event: record a new connection's peer, and enable TCP keepalive on the connection."""
+        """Handle an httpx `trace` event: when a connection is opened, record its peer and enable TCP keepalive."""
         if event.endswith("connect_tcp.started"):
             direct = (info["host"], info["port"]) == (self.host, self.port)
             self.proxy = None if direct else f"{info['host']}:{info['port']}"
@@ -101,7 +101,7 @@ def _certificates(url: str) -> ssl.SSLContext:
 def _network_client(
     certificates: ssl.SSLContext, proxy: ProxySetting | None, *, http2: bool
 ) -> httpx.AsyncClient:
-    # httpx does not read the environment (trust_env), because it fails if NO_PROXY has an IPv6 network.
+    # httpx must not read the environment (trust_env), because an IPv6 network in NO_PROXY would make it fail.
     client = partial(httpx.AsyncClient, verify=certificates, http2=http2, limits=_UNLIMITED, trust_env=False)
     if proxy is None:
         return client()

@@ -34,7 +34,7 @@ class Gunzip:
         self._member = _member()
 
     def feed(self, wire: bytes) -> Iterator[bytes]:
-        """Yield the plain bytes that are ready, at most *max_piece* at a time.
+        """Yield the decompressed bytes that are ready, at most *max_piece* at a time.
 
         Raises:
             TruncatedError: A member is corrupt, or other data follows the last one.
@@ -52,12 +52,12 @@ class Gunzip:
             wire = self._member.unused_data if self._member.eof else b""
 
     def _outputs(self, wire: bytes) -> Iterator[bytes]:
-        """Yield the plain bytes of *wire* until the member ends or needs more input."""
+        """Yield the decompressed bytes of *wire* until the member ends or needs more input."""
         while True:
             plain = self._member.decompress(wire, self._max_piece)
             if plain:
                 yield plain
-            # If the output was full, the decompressor may hold back plain bytes even when all input is consumed.
+            # If the output was full, the decompressor may hold back bytes even when all input is consumed.
             if self._member.eof or (self._member.needs_input and len(plain) < self._max_piece):
                 return
             wire = b""
@@ -138,7 +138,7 @@ class BodyDecoder:
     ) -> None:
         self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
-        # The start of the body, while it may still be an incomplete byte order mark; then None.
+        # The start of the body as long as it may be an incomplete byte order mark; later None.
         self._start: bytes | None = b""
         self._last = b""
 
@@ -156,7 +156,7 @@ class BodyDecoder:
                 yield self._hand_out(block)
 
     def close(self) -> Iterator[Lines]:
-        """Return the rest as at most one block, which ends with a newline. Everything is checked before this returns.
+        """Return the remaining lines as at most one block, which ends with a newline. All checks are made first.
 
         Raises:
             TruncatedError: The body is not proven complete. If its last line is not an event, `response_body` has the

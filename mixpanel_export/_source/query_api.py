@@ -122,7 +122,7 @@ class QueryApi:
         self.waiting_for = None
 
     async def _attempt(self, query: Query, admission: Admission) -> tuple[list[bytes], str | None]:
-        """Return the pieces of the response's body, and their encoding. Raise the response's error if it has one."""
+        """Return the pieces of the response's body, and their encoding. If the response is an error, raise the error."""
 
         async def admit() -> None:
             await admission.admit()
@@ -216,7 +216,7 @@ class QueryApi:
 class _FormBody(httpx.AsyncByteStream):
     """The body of a form.
 
-    httpx's own stream is an async generator, which trio reports if the connection breaks before the body is sent.
+    httpx's own stream is an async generator. If the connection breaks before the body is sent, trio warns about it.
     """
 
     def __init__(self, content: bytes) -> None:

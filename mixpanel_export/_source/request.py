@@ -98,7 +98,7 @@ async def send_request(
 
         async def trace(event: str, info: dict[str, Any]) -> None:
             route.observe(event, info)
-            # Mixpanel counts requests when they arrive, so the gate comes between the connection and the request line.
+            # Mixpanel counts a request when it arrives, so it is admitted after the connection has been opened.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 await admit_once()
 
@@ -185,7 +185,7 @@ def _converting_body_errors(parameters: RequestParameters, chunk: Chunk) -> Iter
     try:
         yield
     except (LineTooLongError, TruncatedError) as error:
-        # The frames of the original error contain lines of the response. A traceback with local variables shows them.
+        # The frames of the original error contain lines of the response, which a traceback with locals would show.
         raise error_from_body(error, parameters.credentials, chunk) from error.with_traceback(None)
 
 
