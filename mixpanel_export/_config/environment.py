@@ -40,10 +40,10 @@ def cleaned(text: str) -> str:
 
 
 def decoded(content: bytes) -> str:
-    """Decode the contents of a file or a pipe, from UTF-8 or, as PowerShell writes, UTF-16 with a byte order mark.
+    """Decode text from a file or a pipe. It is in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
 
     Raises:
-        UnicodeDecodeError: The contents have another encoding.
+        UnicodeDecodeError: The text has another encoding.
     """
     return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
 

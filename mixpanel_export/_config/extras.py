@@ -1,4 +1,4 @@
-"""Checks that optional packages are installed. A missing package is a `ConfigError`, for which `mpx` exits with 3."""
+"""Checks that optional packages are installed. If one is missing, `ConfigError` is raised, and `mpx` exits with 3."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec

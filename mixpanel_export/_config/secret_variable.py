@@ -1,4 +1,7 @@
-"""Reads the secret from `MP_SECRET` or, for container platforms that mount secrets, the file in `MP_SECRET_FILE`."""
+"""Reads the secret from `MP_SECRET` or from the file in `MP_SECRET_FILE`.
+
+The file is for container platforms, because they mount secrets as files.
+"""
 
 from collections.abc import Mapping
 

@@ -110,7 +110,7 @@ def plan(
     requests: int | None = 50,
     first_open_day: date,
 ) -> Plan:
-    """Plan which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
+    """Decide which days from *first* to *last*, both inclusive, to fetch, and divide them into chunks.
 
     *batches* contains the ledger rows of this table and selection. Visible batches must not overlap. A visible batch
     with a day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. If
@@ -198,7 +198,7 @@ def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
 
 
 def _fixed_parts(days: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into parts of *days* each. A boundary inside a batch moves to the batch's end."""
+    """Divide *run* into parts of length *days*. A boundary inside a batch moves to the end of the batch."""
     if days < 1:
         raise ArgumentError("chunk_days", f"must be positive, got {days}")
     start = run.start
@@ -221,7 +221,7 @@ def _even_parts(
 ) -> list[range]:
     """Divide the days before *open_day* evenly.
 
-    *open_day* and each day after it, or each batch that contains one, is a separate part.
+    Each day from *open_day* on is a separate part. If a batch contains one of these days, the batch is the part.
     """
     open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
@@ -278,7 +278,7 @@ def _limit_length(days: int, part: range, indivisible: Sequence[range]) -> Itera
 
 
 def _divide(count: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into at most *count* even parts. A boundary inside a batch moves to the batch's nearer end."""
+    """Divide *run* into at most *count* even parts. A boundary inside a batch moves to the nearer end of the batch."""
     even = (run.start + len(run) * part // count for part in range(count + 1))
     boundaries = sorted({_outside_batches(indivisible, boundary) for boundary in even})
     return (range(start, stop) for start, stop in pairwise(boundaries))

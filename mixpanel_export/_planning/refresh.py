@@ -54,7 +54,7 @@ def plan_sync(
     workers: int = 10,
     requests: int | None = 50,
 ) -> Plan:
-    """Plan which of *days* a sync fetches, and in which chunks.
+    """Decide which of *days* a sync fetches, and divide them into chunks.
 
     See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* contains the days whose new response
     was rejected, each with the time of the last check. The table still has the old batches of these days. *now* and the
@@ -107,7 +107,7 @@ def _sweep(
 def _age(batch: Batch, checked: Mapping[date, datetime], now: datetime) -> timedelta:
     """Return the time since the batch was last compared with Mixpanel.
 
-    A check in the future is ignored, because a clock was wrong.
+    Checks in the future are ignored, because they come from a wrong clock.
     """
     checks = [checked[day] for day in batch.days.dates if day in checked]
     if batch.requested_at is not None:

@@ -14,7 +14,7 @@ Weights = Mapping[int, float]
 
 _EMPTY_DAY = 1 / 50  # the cost of a day without events, as a fraction of the cost of an average day
 _MAX_ALTERNATIVES = 200  # approximate; limits the time needed to plan many years without a quota
-_NEIGHBOURS = 3  # known days on either side whose median is the estimate for an unknown day
+_NEIGHBOURS = 3  # an unknown day gets the median of this many known days on either side
 
 
 def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:

@@ -48,7 +48,7 @@ class QuotaFile:
         self._seen = self._warned = False
 
     def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        """Call *work* with a connection and with whether it may write. Return its result."""
+        """Call *work* with a connection and a flag that says whether it may write. Return the result."""
         try:
             return self._in_file(work, writing=writing)
         except (sqlite3.Error, OSError) as error:

@@ -46,7 +46,7 @@ class Pauses:
     refusal: float = 60.0
     """The first pause after a 429 without `Retry-After`."""
     spread: float = 1.0
-    """The pause after a 429 is extended by up to this time, or by up to a tenth if that is longer, at random."""
+    """The maximum random extension of the pause after a 429. If a tenth of the pause is longer, that is the maximum."""
 
 
 DEFAULT_PAUSES = Pauses()

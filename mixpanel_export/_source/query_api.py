@@ -122,7 +122,7 @@ class QueryApi:
         self.waiting_for = None
 
     async def _attempt(self, query: Query, admission: Admission) -> tuple[list[bytes], str | None]:
-        """Return the pieces of the response's body, and their encoding. If the response is an error, raise the error."""
+        """Return the pieces of the body and their encoding. If the response is an error, raise the error."""
 
         async def admit() -> None:
             await admission.admit()
