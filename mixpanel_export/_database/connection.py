@@ -24,6 +24,7 @@ _ADVICE = {
     "Could not read enough bytes": _DAMAGED,
     "Out of Memory": _MORE_MEMORY,
     "failed to pin block": _MORE_MEMORY,
+    "could not allocate block": _MORE_MEMORY,
     "main key table": "drop the tables that refer to it",
     "index depends on it": "drop the index",
     "Permission denied": "give this user write permission to the file and its folder, or choose another path",

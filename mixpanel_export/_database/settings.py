@@ -32,6 +32,8 @@ _COLUMN_MEMORY = 400_000  # bytes for each column of a table that is filled
 _USUAL_COLUMNS = 100
 USUAL_LINE = 4 << 20
 """The longest line, in bytes, that DuckDB loads without additional memory. Mixpanel accepts events of up to 1 MB."""
+# Parts of the messages of `TransactionException`, by which DuckDB reports that a commit had too little memory.
+_COMMIT_LACKS_MEMORY = ("failed to pin block", "could not allocate block")
 _changing = RLock()
 
 
@@ -115,7 +117,9 @@ def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 def lacks_memory(error: Exception) -> bool:
     """Whether DuckDB had too little memory. If memory runs out during a commit, DuckDB reports a transaction error."""
-    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return True
+    return any(reason in str(error) for reason in _COMMIT_LACKS_MEMORY)
 
 
 def with_enough_memory(connection: duckdb.DuckDBPyConnection, transact: Callable[[], T]) -> T:

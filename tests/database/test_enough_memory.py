@@ -52,3 +52,19 @@ def test_other_errors_are_raised_at_once(connection: Connection) -> None:
     with pytest.raises(duckdb.CatalogException):
         with_enough_memory(connection, fail)
     assert len(attempts) == 1
+
+
+@pytest.mark.parametrize("reason", ["failed to pin block of size", "could not allocate block of size"])
+def test_a_commit_that_lacks_memory_is_an_error_of_the_transaction(
+    reason: str, connection: Connection
+) -> None:
+    """DuckDB reports it with another class of error, and the transaction is tried again, too."""
+    results = iter([duckdb.TransactionException(f"Failed to commit: {reason} 256.0 KiB"), 1])
+
+    def commit() -> object:
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    assert with_enough_memory(connection, commit) == 1
