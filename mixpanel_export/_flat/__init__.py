@@ -1,4 +1,4 @@
-"""Flat tables: one typed column for each property, derived from a table of events or profiles, updated batch by batch.
+"""Flat tables. Each has one typed column for each property of a table of events or profiles, and is updated by batch.
 
 Imports `_database`, `errors`, `results` and helpers. Start with `flatten`, then `update`.
 """

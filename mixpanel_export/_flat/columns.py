@@ -34,7 +34,10 @@ class Column:
         return column_type(self.kinds)
 
     def with_counts(self, counts: Mapping[int, int], removed: int) -> "Column":
-        """Return the column after an update. *counts* has its number of values in each batch that was read."""
+        """Return the column after an update.
+
+        *counts* contains its number of values in each batch that was read. *removed* is the number of deleted values.
+        """
         batches = [batch for batch, count in counts.items() if count]
         known = [batch for batch in (self.first_batch, self.last_batch) if batch is not None]
         return replace(
@@ -45,13 +48,13 @@ class Column:
         )
 
 
-def new_columns(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
+def new_columns(keys: Iterable[str], existing_names: Collection[str]) -> list[Column]:
     """Return a new column for each key.
 
-    The name is the key, or `_empty` for the empty key. DuckDB ignores case. If the name is already *taken*, it gets the
-    first free number: `Email`, then `email_2`.
+    The name is the key, or `_empty` for the empty key. If another column has the name, it gets the first free number:
+    `Email`, then `email_2`. Case is ignored, because DuckDB ignores it.
     """
-    used = {name.lower() for name in (OTHER, *taken)}
+    used = {name.lower() for name in (OTHER, *existing_names)}
     columns = []
     for key in keys:
         name = unused_name(key.replace("\0", "␀") or "_empty", used)
@@ -70,7 +73,7 @@ def unused_name(name: str, used: Collection[str]) -> str:
 
 
 def new_keys(counts: Mapping[str, int], columns: Sequence[Column]) -> list[str]:
-    """Return the keys that become new columns, the most frequent first. There are at most `MAX_COLUMNS` columns."""
+    """Return the keys that become new columns, the most frequent first. A table has at most `MAX_COLUMNS` columns."""
     existing = {column.key for column in columns}
     candidates = sorted(counts.keys() - existing, key=lambda key: (-counts[key], key))
     return candidates[: max(0, MAX_COLUMNS - len(existing))]
@@ -81,7 +84,7 @@ class BatchState:
     """Identifies the rows of a batch. The state changes whenever rows of the batch are added or removed."""
 
     revision: int
-    """How often the ledger changed the rows of the batch."""
+    """The number of changes to the rows of the batch, as recorded in the ledger."""
     source_rows: int
     """The number of rows in the source table."""
 
@@ -91,9 +94,9 @@ class Changes:
     """The batches that an update reads or deletes."""
 
     read: tuple[int, ...]
-    """Batches to read: new ones, and changed ones, whose old rows are deleted first."""
+    """New and changed batches. They are read, after the old rows of changed batches are deleted."""
     gone: tuple[int, ...]
-    """Batches that only the flat table has."""
+    """Batches that are in the flat table, but no longer in the source table."""
 
 
 def changes(now: Mapping[int, BatchState], before: Mapping[int, BatchState]) -> Changes:

@@ -1,4 +1,4 @@
-"""The functions for other folders. They create flat tables, and update them after exports and deletions."""
+"""The functions that other folders call. They create flat tables, and update them after exports and deletions."""
 
 import time
 from collections.abc import Iterable
@@ -54,7 +54,7 @@ from mixpanel_export.results import FlattenResult
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The requested settings of a flat table. None keeps the table's setting, or the default of a new table."""
+    """The requested settings of a flat table. None means the existing table's setting, or the default for a new table."""
 
     source: str = "events"
     into: str | None = None
@@ -80,21 +80,22 @@ async def flatten_events(
     """Create or update a table with one typed column for each property of the events or profiles in *table*.
 
     The flat table is named *into* (default: `{table}_flat`). It has the columns of *table* without `properties`, and one
-    column for each key, with the key as its name. DuckDB ignores case, so a name
-    that differs from an earlier one only in case gets a number: `Email`, then `email_2`. The empty key's column is
-    `_empty`. At most 1,000 keys become columns, the most frequent first; the others are in the `_other` column.
+    column for each key, with the key as its name. DuckDB ignores case, so a name that differs from an earlier one only in
+    case gets a number: `Email`, then `email_2`. The column for the empty key is `_empty`. At most 1,000 keys become
+    columns, the most frequent first; the others are in the `_other` column.
 
     The type of a column is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP (text such as `2024-01-31T12:00:00`), JSON (lists and
-    objects) or VARCHAR. It is the narrowest type that holds every value without changing it. In VARCHAR, a number has
-    the text that Mixpanel sent. A column without a value is VARCHAR.
+    objects) or VARCHAR. It is the narrowest type that holds every value without changing it. Numbers in a VARCHAR column
+    have the text that Mixpanel sent. A column without a value is VARCHAR.
 
     A second call reads only batches that are new or have changed. It adds columns and widens types, but never removes,
-    renames or narrows a column, unless *rebuild* is true. Everything is one transaction. The `_flat_columns` table
+    renames or narrows a column, unless *rebuild* is true. Each call is one transaction. The `_flat_columns` table
     describes the columns.
 
-    *only* restricts the keys, and *events* the event names. *per_event* adds a view for each event name. Tables of
-    profiles have no event names. If *auto* is true, each export into *table* updates the flat table. A later call without these arguments keeps their values. A
-    flat table that was dropped, also in SQL, has the default settings when it is created again.
+    *only* lists the keys that may become columns, and *events* lists the event names to include. If *per_event* is true,
+    there is a view for each event name. Tables of profiles have no event names. If *auto* is true, each export into
+    *table* updates the flat table. A later call without these arguments keeps their values. If a flat table was dropped,
+    even with SQL, it has the default settings when it is created again.
 
     Raises:
         ArgumentError: *into* begins with an underscore, *only* has more than 1,000 keys, *only* or *events* differs
@@ -110,7 +111,7 @@ async def flatten_events(
     started = time.monotonic()
     request = Request(table, into, _names("only", only), _names("events", events), per_event, auto, rebuild)
     if request.only and len(request.only) > MAX_COLUMNS:
-        raise ArgumentError("only", f"must be at most {MAX_COLUMNS:,} names, got {len(request.only):,}")
+        raise ArgumentError("only", f"must contain at most {MAX_COLUMNS:,} names, got {len(request.only):,}")
     path = database_path(db)
     check_exists(path)
     async with entered_in_thread(connected_for_export(path)) as connection:
@@ -119,7 +120,7 @@ async def flatten_events(
 
 
 def flatten(connection: Connection, path: Path, request: Request) -> FlattenResult:
-    """Make or update the flat table of a request, in a separate transaction. Raises the same errors as `flatten_events`."""
+    """Create or update the requested flat table, in a separate transaction. Raises the same errors as `flatten_events`."""
     with _converting_errors(path):
         check_ledger(connection)
         source = _source(connection, request.source)
@@ -158,10 +159,10 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
 
 
 def refresh_flat_tables(connection: Connection, table: str) -> None:
-    """Update the flat tables of *table* that have rows of batches that were changed, replaced or removed.
+    """Update the flat tables of *table* after the caller has deleted rows from *table*, in the same transaction.
 
-    A flat table that lacks only new batches is left unchanged. Any other one is brought up to date, so a day whose batch
-    was replaced keeps its events. The caller's transaction has deleted rows from *table*.
+    A flat table is updated if it contains a batch that was changed, replaced or removed. New batches are read, too, so a
+    day whose batch was replaced keeps its events. A flat table that lacks only new batches is left unchanged.
 
     Raises:
         TableFormatError: The columns of a flat table have been changed.
@@ -172,8 +173,8 @@ def refresh_flat_tables(connection: Connection, table: str) -> None:
         layout = layout_of(connection, flat.source)
         if layout:
             _check_columns(connection, flat.name, layout)
-            done = update(connection, flat, layout, unparsable=True, skip_new=True)
-            _update_views(connection, flat, done)
+            result = update(connection, flat, layout, unparsable=True, skip_new=True)
+            _update_views(connection, flat, result)
 
 
 def _flatten_in_transaction(connection: Connection, source: str, request: Request) -> FlattenResult:
@@ -190,28 +191,28 @@ def _flatten(connection: Connection, source: str, request: Request, *, unparsabl
     create_state(connection)
     layout = _layout(connection, source, request)
     flat = _target(connection, source, layout, request)
-    done = update(connection, flat, layout, unparsable=unparsable)
+    result = update(connection, flat, layout, unparsable=unparsable)
     write_table(connection, flat)
-    views = _update_views(connection, flat, done)
+    views = _update_views(connection, flat, result)
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()
     return FlattenResult(
         table=flat.name,
         source=source,
         rows=rows,
-        columns=len(done.columns),
-        new_columns=done.new,
-        widened_columns=done.widened,
-        batches_read=len(done.batches),
-        rest=done.other_keys,
+        columns=len(result.columns),
+        new_columns=result.new,
+        widened_columns=result.widened,
+        batches_read=len(result.batches),
+        rest=result.other_keys,
         views=views,
     )
 
 
-def _update_views(connection: Connection, flat: FlatTable, done: Update) -> tuple[str, ...]:
+def _update_views(connection: Connection, flat: FlatTable, result: Update) -> tuple[str, ...]:
     if not flat.per_event:
         drop_views(connection, flat.name)
         return ()
-    views = update_views(connection, flat.name, done.columns, done.batches, changed=bool(done.widened))
+    views = update_views(connection, flat.name, result.columns, result.batches, changed=bool(result.widened))
     return tuple(views.values())
 
 
@@ -225,7 +226,7 @@ def _source(connection: Connection, table: str) -> str:
 
 
 def _layout(connection: Connection, source: str, request: Request) -> Layout:
-    """Return the layout of the source table, after checking that the request suits it."""
+    """Return the layout of the source table, after checking that the request is valid for it."""
     layout = layout_of(connection, source)
     if layout is None:
         raise TableFormatError(
@@ -242,7 +243,7 @@ def _layout(connection: Connection, source: str, request: Request) -> Layout:
 
 
 def _target(connection: Connection, source: str, layout: Layout, request: Request) -> FlatTable:
-    """Return the flat table with its settings, after dropping it if it must be rebuilt."""
+    """Return the flat table with its new settings. If it must be rebuilt, it is dropped first."""
     name = name_in_database(connection, request.into or f"{source}_flat")
     if name.startswith("_"):
         raise ArgumentError(
@@ -276,9 +277,9 @@ def _check_name(connection: Connection, table: str) -> None:
 
 def _check_columns(connection: Connection, table: str, layout: Layout) -> None:
     """Check that the columns of a flat table have not been changed."""
-    known = [(column.name, column.type) for column in read_columns(connection, table)]
-    there = [column for column in columns_of(connection, table) if column != (OTHER, "JSON")]
-    if there != [*layout.columns.items(), *known]:
+    recorded = [(column.name, column.type) for column in read_columns(connection, table)]
+    columns = [column for column in columns_of(connection, table) if column != (OTHER, "JSON")]
+    if columns != [*layout.columns.items(), *recorded]:
         raise TableFormatError(
             table,
             f"the columns of table {table} have been changed",

@@ -11,7 +11,7 @@ from mixpanel_export._flat.columns import BatchState
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What an update must know about the kind of its source table."""
+    """A description of a kind of source table, for updates."""
 
     columns: Mapping[str, str]
     """The columns that a flat table has in common with its source, with their types. The last one is `export_batch`."""
@@ -40,7 +40,7 @@ def _event_states(connection: Connection, table: str) -> dict[int, BatchState]:
 
 
 def _profile_states(connection: Connection, table: str) -> dict[int, BatchState]:
-    """Return the state of each batch of profiles. A later snapshot has another number, and a deletion another count."""
+    """Return the state of each batch of profiles. A later snapshot has another number, and a deletion changes the count."""
     rows = connection.execute(
         f"SELECT export_batch, count(*) FROM {quoted(table)} WHERE export_batch IS NOT NULL GROUP BY export_batch"
     ).fetchall()

@@ -29,10 +29,10 @@ class Member:
 
     @property
     def marked(self) -> str:
-        """The value as `values.kind` expects it: numbers have the mark, unless they are integers that SQL can read."""
+        """The value as `values.kind` expects it. Numbers have the mark, unless they are integers that SQL can read."""
         if self.json.startswith('"'):
-            written = json.dumps(self.text, ensure_ascii=False)
-            return '""' if written.startswith(f'"{MARK}') else written
+            encoded = json.dumps(self.text, ensure_ascii=False)
+            return '""' if encoded.startswith(f'"{MARK}') else encoded
         number = re.match(r"-?[0-9]", self.json)
         return (
             f'"{MARK}{self.json}"'

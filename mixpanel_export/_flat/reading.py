@@ -18,8 +18,8 @@ from mixpanel_export._flat.values import (
     literal,
 )
 
-_PAGE = 4_000_000  # bytes of doubtful rows that Python holds at once
-_ROW = 1_000  # bytes that Python needs for a row, besides its text
+_PAGE_BYTES = 4_000_000  # of doubtful rows that Python holds at a time
+_ROW_BYTES = 1_000  # that Python needs for a row, in addition to its text
 _SAMPLE_BATCHES = 8
 _SAMPLE_ROWS = 1000  # of each of these batches
 
@@ -37,7 +37,7 @@ class Source:
     batches: tuple[int, ...]
     events: tuple[str, ...] | None
     unparsable: bool
-    """Whether to check for rows in which marks would break the JSON, because there is such a row."""
+    """Whether to look for rows whose JSON the marks would break. If false, these rows make a query fail."""
 
     @property
     def base(self) -> str:
@@ -83,7 +83,7 @@ def sampled_kinds(connection: Connection, source: Source, keys: Sequence[str]) -
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE _flat_sample AS {' UNION ALL '.join(parts)}")
     values = json_values(keys, "all")
-    return _aggregated(connection, f"SELECT {values} AS v FROM _flat_sample", keys)[None]
+    return _kinds_by_group(connection, f"SELECT {values} AS v FROM _flat_sample", keys)[None]
 
 
 def kinds_by_batch(
@@ -91,12 +91,12 @@ def kinds_by_batch(
 ) -> dict[int | None, dict[str, Kind]]:
     """Return the kinds of each key's values in each batch, without doubtful rows."""
     rows = _rows_for_kinds(source, keys, "all")
-    return _aggregated(connection, rows, keys, group="export_batch")
+    return _kinds_by_group(connection, rows, keys, group="export_batch")
 
 
 def all_kinds(connection: Connection, source: Source, keys: Sequence[str], marks: Marks) -> dict[str, Kind]:
     """Return the kinds of each key's values in all rows that are not doubtful."""
-    return _aggregated(connection, _rows_for_kinds(source, keys, marks), keys)[None]
+    return _kinds_by_group(connection, _rows_for_kinds(source, keys, marks), keys)[None]
 
 
 def special_rows(connection: Connection, source: Source) -> tuple[bool, bool]:
@@ -112,13 +112,13 @@ def _rows_for_kinds(source: Source, keys: Iterable[str], marks: Marks) -> str:
     return f"SELECT export_batch, {values} AS v {source.sql} AND NOT {source.doubtful}"
 
 
-def _aggregated(
+def _kinds_by_group(
     connection: Connection, rows: str, keys: Sequence[str], group: str = "NULL"
 ) -> dict[int | None, dict[str, Kind]]:
-    """Return the kinds of each key's values in the list `v` of each group of *rows*."""
-    # DuckDB plans one expression for all values once. Planning takes some milliseconds.
+    """Return, for each group of *rows*, the kinds of each key's values. The values of a row are in its list `v`."""
+    # One expression for all values is planned once. An expression for each key would take some milliseconds each.
     kinds = f"list_transform(v, lambda value: {kind('value')})"
-    values = "".join(f", bit_or(kinds[{place}])" for place in range(1, len(keys) + 1))
+    values = "".join(f", bit_or(kinds[{index}])" for index in range(1, len(keys) + 1))
     result = connection.execute(
         f"SELECT {group} AS g{values} FROM (SELECT *, {kinds} AS kinds FROM ({rows})) GROUP BY g"
     ).fetchall()
@@ -129,7 +129,7 @@ def _aggregated(
 
 
 class DoubtfulRows:
-    """Rows that are read in Python, in a temporary table."""
+    """The rows that must be read in Python. They are copied to a temporary table."""
 
     def __init__(self, connection: Connection, source: Source, keys: Iterable[str] | None) -> None:
         """Find the doubtful rows. If *keys* is given, also find the rows that have other keys."""
@@ -140,12 +140,12 @@ class DoubtfulRows:
         self._base = source.base
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE _flat_doubtful AS "
-            f"SELECT sum(strlen(properties) + {_ROW}) OVER (ROWS UNBOUNDED PRECEDING) // {_PAGE} AS page, "
+            f"SELECT sum(strlen(properties) + {_ROW_BYTES}) OVER (ROWS UNBOUNDED PRECEDING) // {_PAGE_BYTES} AS page, "
             f"{self._base}, properties {source.sql} AND {self.condition}"
         )
 
     def __iter__(self) -> Iterator[list[tuple[Base, list[Member]]]]:
-        """Yield some rows at a time."""
+        """Yield the rows in pages of limited size."""
         pages = self._connection.execute("SELECT DISTINCT page FROM _flat_doubtful ORDER BY page").fetchall()
         for (page,) in pages:
             rows = self._connection.execute(
@@ -161,7 +161,7 @@ class DoubtfulRows:
             rows = self._connection.execute(
                 f"SELECT batch, key, bit_or({kind('value')}) FROM (SELECT unnest(?::INTEGER[]) AS batch, "
                 "unnest(?::VARCHAR[]) AS key, unnest(?::VARCHAR[]) AS value) GROUP BY ALL",
-                [[item[place] for item in items] for place in range(3)],
+                [[item[index] for item in items] for index in range(3)],
             ).fetchall()
             for batch, key, bits in rows:
                 result[batch][key] |= Kind(bits)

@@ -48,7 +48,7 @@ def create_state(connection: Connection) -> None:
 
 
 def flat_tables(connection: Connection, source: str | None = None) -> list[FlatTable]:
-    """Return the flat tables of the table *source*, or all, by name."""
+    """Return the flat tables of the table *source*, or all flat tables, ordered by name."""
     if not table_exists(connection, "_flat_tables"):
         return []
     rows = connection.execute(
@@ -136,12 +136,12 @@ def write_columns(connection: Connection, flat: str, columns: Sequence[Column]) 
         "INTEGER",
     )
     items = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
-    values = [[row[place] for row in rows] for place in range(len(kinds))]
+    values = [[row[index] for row in rows] for index in range(len(kinds))]
     connection.execute(f"INSERT INTO _flat_columns SELECT ?, {items}", [flat, *values])
 
 
 def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState]:
-    """Return the state that each batch had when the flat table read it."""
+    """Return the state that each batch had when it was read into the flat table."""
     rows = connection.execute(
         "SELECT batch, revision, source_rows FROM _flat_batches WHERE flat_table = ?", [flat]
     ).fetchall()

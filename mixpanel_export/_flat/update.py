@@ -39,7 +39,7 @@ from mixpanel_export._flat.state import (
 )
 from mixpanel_export._flat.values import Marks, conversion, texts
 
-_SAMPLED = 20_000  # for more rows, a sample is read first, to find the columns that are VARCHAR in any case
+_MAX_UNSAMPLED_ROWS = 20_000  # for more rows, a sample is read first, to find columns that must be VARCHAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class Update:
 def update(
     connection: Connection, flat: FlatTable, layout: Layout, *, unparsable: bool, skip_new: bool = False
 ) -> Update:
-    """Bring *flat* up to date, or create it. *layout* is that of its source.
+    """Bring *flat* up to date, or create it. *layout* is the layout of its source table.
 
-    If *unparsable* is true, rows whose JSON the fast queries would break are handled. Otherwise, such a row raises an
-    error. If *skip_new* is true, a table that lacks only new batches is left unchanged.
+    The fast queries break the JSON of some rows. If *unparsable* is true, these rows are read in Python. Otherwise, they
+    cause an error. If *skip_new* is true, a table that lacks only new batches is left unchanged.
 
     Raises:
         duckdb.InvalidInputException: A fast query broke the JSON of a row, and *unparsable* is false.
@@ -78,10 +78,10 @@ def update(
     if not pending.read:
         return _without_reading(connection, flat, layout, pending)
     plan = _plan(connection, flat, source, now)
-    if plan.rereads:
+    if plan.rewrites_all:
         pending = Changes(tuple(sorted(now)), pending.gone)
         source = replace(source, batches=pending.read)
-        plan = replace(plan, doubtful=True)  # batches that were not read now may have such rows
+        plan = replace(plan, doubtful=True)  # batches that were not read before may have doubtful rows
     return _apply(connection, flat, plan, source, pending=pending, before=before, now=now)
 
 
@@ -104,7 +104,7 @@ class _Plan:
     old: tuple[Column, ...]
     columns: tuple[Column, ...]
     """The old columns and then the new ones, with their future kinds."""
-    rereads: bool
+    rewrites_all: bool
     """Whether all rows must be written again, because the values of a widened column do not preserve their text."""
     other: bool
     """Whether rows have keys without a column."""
@@ -127,16 +127,16 @@ def _plan(connection: Connection, flat: FlatTable, source: Source, now: Mapping[
     columns = [replace(column, kinds=column.kinds | kinds.get(column.key, Kind.NONE)) for column in columns]
     has_other = any(name == OTHER for name, _ in columns_of(connection, flat.name))
     other = flat.only is None and (has_other or not counts.keys() <= {column.key for column in columns})
-    plan = _Plan(tuple(old), tuple(columns), rereads=False, other=other, doubtful=doubtful)
+    plan = _Plan(tuple(old), tuple(columns), rewrites_all=False, other=other, doubtful=doubtful)
     widened = [(before, after) for before, after in plan.widened if before.kinds]
     if not widened:
         return plan
-    rereads = any(widening_sql(before.type, after.type, "") is None for before, after in widened)
+    rewrites_all = any(widening_sql(before.type, after.type, "") is None for before, after in widened)
     by_key = _widening_batches(connection, source, [before for before, _ in widened], doubtful=doubtful)
     columns = [
         replace(column, widened_by=(*column.widened_by, *by_key.get(column.key, ()))) for column in columns
     ]
-    return replace(plan, columns=tuple(columns), rereads=rereads)
+    return replace(plan, columns=tuple(columns), rewrites_all=rewrites_all)
 
 
 def _kinds(
@@ -144,8 +144,8 @@ def _kinds(
 ) -> tuple[dict[str, Kind], bool]:
     """Return the kinds of each key whose type is not final, and whether there are doubtful rows."""
     known = {column.key: column.kinds for column in columns}
-    if sum(now[batch].source_rows for batch in source.batches) > _SAMPLED:
-        known = joined_kinds(known, sampled_kinds(connection, source, _open(known)))
+    if sum(now[batch].source_rows for batch in source.batches) > _MAX_UNSAMPLED_ROWS:
+        known = joined_kinds(known, sampled_kinds(connection, source, _undecided(known)))
     doubtful, minus_zero = special_rows(connection, source)
     if doubtful:
         known = joined_kinds(known, *DoubtfulRows(connection, source, None).kinds().values())
@@ -159,7 +159,7 @@ def _kinds_in_sql(
 
     Reading without marks is faster. It is sufficient for columns without fractions.
     """
-    keys = _open(known)
+    keys = _undecided(known)
     if not keys:
         return {}
     marks: Marks = "all" if minus_zero else "inexact"
@@ -167,18 +167,19 @@ def _kinds_in_sql(
         return all_kinds(connection, source, keys, marks)
     kinds = all_kinds(connection, source, keys, "none")
     unsure = Kind.REAL | Kind.SAFE_INTEGER if minus_zero else Kind.REAL
-    again = [key for key in keys if kinds[key] & unsure]
-    return kinds | all_kinds(connection, source, again, marks) if again else kinds
+    unsure_keys = [key for key in keys if kinds[key] & unsure]
+    return kinds | all_kinds(connection, source, unsure_keys, marks) if unsure_keys else kinds
 
 
-def _open(kinds: Mapping[str, Kind]) -> list[str]:
+def _undecided(kinds: Mapping[str, Kind]) -> list[str]:
+    """Return the keys whose type more values could change."""
     return [key for key, some in kinds.items() if not is_final(some)]
 
 
 def _widening_batches(
     connection: Connection, source: Source, columns: Iterable[Column], *, doubtful: bool
 ) -> dict[str, tuple[int, ...]]:
-    """Return for each key the batches with a value that does not fit the column's type."""
+    """Return, for each key, the batches with a value that does not fit the column's type."""
     columns = list(columns)
     parts = [kinds_by_batch(connection, source, [column.key for column in columns])]
     if doubtful:
@@ -252,7 +253,7 @@ def _alter(connection: Connection, table: str, plan: _Plan) -> None:
     for old, new in plan.widened:
         name = quoted(new.name)
         # There is nothing to convert if a column has no values, or if all its rows are written again.
-        sql = None if plan.rereads or not old.kinds else widening_sql(old.type, new.type, name)
+        sql = None if plan.rewrites_all or not old.kinds else widening_sql(old.type, new.type, name)
         connection.execute(
             f"ALTER TABLE {quoted(table)} ALTER COLUMN {name} TYPE {new.type} USING {sql or f'NULL::{new.type}'}"
         )
@@ -281,7 +282,7 @@ def _counts(
     rows = connection.execute(
         f"SELECT export_batch{values} FROM {quoted(table)} WHERE export_batch IN ({_sql_list(batches)}) GROUP BY export_batch"
     ).fetchall()
-    return {column.key: {row[0]: row[place] for row in rows} for place, column in enumerate(columns, start=1)}
+    return {column.key: {row[0]: row[index] for row in rows} for index, column in enumerate(columns, start=1)}
 
 
 def _insert(connection: Connection, table: str, plan: _Plan, source: Source) -> None:
@@ -293,7 +294,7 @@ def _insert(connection: Connection, table: str, plan: _Plan, source: Source) -> 
     values = ", ".join(
         [
             source.base,
-            *(conversion(f"v[{place}]", column.type) for place, column in enumerate(plan.columns, start=1)),
+            *(conversion(f"v[{index}]", column.type) for index, column in enumerate(plan.columns, start=1)),
         ]
     )
     condition = f" AND NOT {doubtful.condition}" if doubtful else ""

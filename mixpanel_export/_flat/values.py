@@ -6,8 +6,8 @@ DuckDB's JSON functions parse numbers and format them again: 1E5 becomes 100000.
 
 Text inside a string that looks like a suspect number would be marked, too. The text of the row is then no longer JSON,
 because the quote before U+0001 ends the string. Rows with such text, and rows that already have an escaped U+0001, are
-*doubtful*: `members` reads them in Python. A number in a list is not suspect because of a trailing zero, because lists
-are compared as JSON, not as text.
+*doubtful*: `members` reads them in Python. In a list, a trailing zero does not make a number suspect, because lists are
+compared as JSON, not as text.
 """
 
 from collections.abc import Iterable
@@ -23,13 +23,13 @@ MARK = r"\u0001"
 
 _EXPONENT = r"-?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]+\b"
 _MANY_DIGITS = r"-?[0-9]+\.[0-9]{9,}|-?[0-9]{8,}\.[0-9]+"
-# A trailing zero, or several zeros after the point, which DuckDB may drop; and -0, which it does not parse as a number.
+# DuckDB may drop a trailing zero or rewrite several zeros after the point, and it does not parse -0 as a number.
 # The pattern for -0 includes the next character, so that a mark in a string breaks the JSON.
 _REWRITTEN = r"-?[0-9]+\.[0-9]+0\b|-?0\.0000[0-9]+|-0\s*[,}]"
 _SUSPECT = rf'("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS}|{_REWRITTEN})|([\[,]\s*)({_EXPONENT}|{_MANY_DIGITS})'
 _RAW = "properties::VARCHAR"
 _MARKED = rf"""regexp_replace({_RAW}, '{_SUSPECT}', '\1\3"\\u0001\2\4"', 'g')"""
-# Sufficient to find kinds if there is no -0, because a dropped trailing zero does not change the kind.
+# These marks are sufficient to find kinds if there is no -0, because a dropped trailing zero does not change the kind.
 _INEXACT_MARKED = (
     rf"""regexp_replace({_RAW}, '("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS})', '\1"\\u0001\2"', 'g')"""
 )
@@ -37,7 +37,10 @@ _OWN_MARK = f"contains({_RAW}, '{MARK}')"
 
 
 def doubtful(*, unparsable: bool) -> str:
-    """Return SQL for whether a row must be read in Python. If *unparsable* is true, it checks whether marks break the JSON."""
+    """Return SQL for whether a row must be read in Python.
+
+    If *unparsable* is true, the SQL also checks whether marks break the JSON.
+    """
     broken = f"regexp_matches({_RAW}, '{_SUSPECT}') AND NOT json_valid({_MARKED})"
     condition = f"{_OWN_MARK} OR ({broken})" if unparsable else _OWN_MARK
     return f"coalesce({condition}, false)"
@@ -55,7 +58,7 @@ def has_minus_zero() -> str:
 
 
 def texts(keys: Iterable[str]) -> str:
-    """Return SQL for the list of the values of *keys* as text, with marks: strings decoded, `null` as NULL."""
+    """Return SQL for the list of the values of *keys* as text, with marks. Strings are decoded, and `null` is NULL."""
     return f"json_extract_string({_MARKED}, {_pointers(keys)})"
 
 
@@ -115,7 +118,7 @@ def has_other_keys(keys: Iterable[str]) -> str:
 
 
 def literal(text: str) -> str:
-    """Return *text* as an SQL literal. SQL itself cannot contain the character NUL."""
+    """Return *text* as an SQL literal. The character NUL becomes `chr(0)`, because SQL text cannot contain it."""
     quoted = "'" + text.replace("'", "''") + "'"
     return "(" + quoted.replace("\0", "' || chr(0) || '") + ")" if "\0" in text else quoted
 

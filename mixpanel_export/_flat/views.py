@@ -1,4 +1,4 @@
-"""Views of a flat table, one for each event name, with the columns that have a value for that event."""
+"""Views of a flat table. Each event name has a view with the columns that have a value for that event."""
 
 import re
 from collections.abc import Sequence

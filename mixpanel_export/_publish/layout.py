@@ -63,13 +63,13 @@ def published_names(names: Iterable[str], *, strict: bool = False) -> list[str]:
     """
     names = list(names)
     allowed = [re.sub(r"[ ,;{}()\n\t=]", "_", name) if strict else name for name in names]
-    taken = {PARTITION, *(name.lower() for name in names)}
+    used = {PARTITION, *(name.lower() for name in names)}
     published: list[str] = []
     for old, name in zip(names, allowed, strict=True):
         numbered, number = name, 2
-        while numbered.lower() in taken and (numbered != old or numbered.lower() == PARTITION):
+        while numbered.lower() in used and (numbered != old or numbered.lower() == PARTITION):
             numbered, number = f"{name}_{number}", number + 1
-        taken.add(numbered.lower())
+        used.add(numbered.lower())
         published.append(numbered)
     return published
 
