@@ -15,11 +15,11 @@ from mixpanel_export._source.query_api import QueryApi
 
 
 @asynccontextmanager
-async def opened_api(
+async def open_api(
     query: ProfileQuery, transport: httpx.AsyncBaseTransport | None
 ) -> AsyncIterator[QueryApi]:
     """Open a client for the requests of *query*."""
-    # Loading the certificates takes about 0.1 s.
+    # This runs in a thread, because loading the certificates takes about 0.1 s.
     client = await to_thread.run_sync(partial(new_client, query.parameters.url, transport))
     async with client:
         yield QueryApi(

@@ -16,7 +16,7 @@ from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.snapshots import ProfileMode, Snapshot
 from mixpanel_export._database.waiting import connected_when_free
 from mixpanel_export._flat.flatten import check_flat_name, flatten_after_export
-from mixpanel_export._profiles.api import opened_api
+from mixpanel_export._profiles.api import open_api
 from mixpanel_export._profiles.job import ProfileArguments, ProfileJob, checked_job
 from mixpanel_export._profiles.reports import ProfileCallbacks, ProfileReporter
 from mixpanel_export._profiles.snapshot import (
@@ -25,7 +25,7 @@ from mixpanel_export._profiles.snapshot import (
     Pages,
     RestartError,
     SnapshotState,
-    incomplete,
+    incomplete_error,
     open_session,
 )
 from mixpanel_export._profiles.table import MismatchError, ProfilesTable, Totals
@@ -69,7 +69,7 @@ async def export_profiles(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelProfileResult:
-    """Export user profiles into a table of the DuckDB file *db*: all of them, or none.
+    """Export user profiles into a table of the DuckDB file *db*. Either all of them are stored, or none.
 
     The profiles are fetched in pages of 1,000, up to five at a time. The table is changed in one transaction, once every
     page of one session has arrived and the number of different profiles is the total that Mixpanel reported. If Mixpanel
@@ -81,14 +81,15 @@ async def export_profiles(
     Args:
         db: The path of the DuckDB file. It is created if it does not exist.
         table: The table name.
-        credentials: None takes them from the environment or the configuration file.
+        credentials: The credentials. None reads them from the environment or the configuration file.
         where: Mixpanel's filter expression, such as `properties["$last_seen"] >= "2026-01-01T00:00:00"`.
-        cohort: The number of a cohort, whose members are exported.
-        properties: The names of the properties to export. None exports all. `last_seen` is NULL without `$last_seen`.
+        cohort: The number of a cohort. Only its members are exported.
+        properties: The names of the properties to export. None exports all. If `$last_seen` is not exported, the column
+            last_seen is NULL.
         distinct_ids: The profiles to export, at most 2,000.
-        group: The id of a group type, whose group profiles are exported.
-        include_all_users: With *cohort*, whether to include members without a profile. None means Mixpanel's default,
-            which is true.
+        group: The id of a group type. Its group profiles are exported instead of user profiles.
+        include_all_users: Whether to include members of the *cohort* who do not have a profile. None means Mixpanel's
+            default, which is true.
         behaviors: Mixpanel's filter by events. It cannot be used with *cohort*.
         as_of_timestamp: The time for *behaviors*, in seconds since 1970.
         mode: `create` requires that the table does not exist. `replace` replaces the whole table. `append` adds profiles,
@@ -101,8 +102,8 @@ async def export_profiles(
         on_progress: Called whenever the progress changes. Its batches are pages.
         api_url: The server, as in `export_events`.
         per_hour: The maximum number of queries per hour; 0 means no limit. None means `MPX_QUERY_PER_HOUR`, or
-            Mixpanel's limit of 60. An export counts as one query; another one is counted if it starts again. Event
-            counts (`verify_events`) share this quota.
+            Mixpanel's limit of 60. An export counts as one query, and each restart counts as another. Event counts
+            (`verify_events`) share this quota.
         timeouts: How long a request may go without progress.
         flatten: Whether to update the table's flat tables at the end, or to create one. See `flatten_events`.
         wait: The maximum wait, in seconds, while another export into the file is running or another process has it open.
@@ -116,7 +117,7 @@ async def export_profiles(
         ValueError: An argument is out of range. No request was sent.
         ConfigError: The credentials, proxies or certificates cannot be used. No request was sent.
         DatabaseError, ExportRunningError, SelectionError, TableError: The file or the table does not allow the export.
-        SnapshotError: Every attempt was dropped by Mixpanel or had contradictory pages. The table is unchanged.
+        SnapshotError: In every attempt, Mixpanel dropped the session or sent contradictory pages. The table is unchanged.
         APIError: A page could not be fetched. The table is unchanged.
 
     Example:
@@ -168,7 +169,7 @@ async def _run(
         table = await in_thread(partial(_table, job, connection), connection.interrupt)
         if job.flatten:
             await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
-        async with opened_api(job.query, transport) as api:
+        async with open_api(job.query, transport) as api:
             run = _Run(job, table, api, ProfileReporter(callbacks, api))
             with raise_first_error():
                 async with anyio.create_task_group() as reporting:
@@ -215,7 +216,7 @@ class _Run:
                 except (RestartError, MismatchError) as error:
                     reasons.append(str(error))
                     if len(reasons) > MAX_RESTARTS:
-                        raise incomplete(reasons) from error
+                        raise incomplete_error(reasons) from error
         except PageFailedError as failure:
             await self.reporter.report_failure(failure)
             await self._record_failure(failure.error, len(reasons))

@@ -29,7 +29,7 @@ _TIMEOUTS = Timeouts(first_byte=300.0, idle=60.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileQuery:
-    """The requests for profiles, whose arguments have been checked."""
+    """The settings of the requests for profiles, after all checks."""
 
     selection: ProfileSelection
     parameters: RequestParameters
@@ -42,7 +42,7 @@ class ProfileQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileJob:
-    """An export of profiles whose arguments have been checked."""
+    """The settings of an export of profiles, after all checks."""
 
     query: ProfileQuery
     path: Path
@@ -142,7 +142,7 @@ def check_seconds(name: str, seconds: float) -> None:
     """Check a time in seconds.
 
     Raises:
-        ArgumentError: It is negative or not a number.
+        ArgumentError: *seconds* is negative or not a number.
     """
     if not seconds >= 0:
         raise ArgumentError(name, f"must be at least 0 (seconds), got {seconds}")
@@ -172,7 +172,7 @@ def _selection(arguments: ProfileArguments, project: str) -> ProfileSelection:
     try:
         str(selection).encode()
     except UnicodeEncodeError as error:
-        raise ArgumentError("where", "or another text cannot be sent as UTF-8") from error
+        raise ArgumentError("where", "or another string cannot be encoded as UTF-8") from error
     return selection
 
 
@@ -185,7 +185,7 @@ def _cohort(cohort: int | str | None) -> int | None:
 
 
 def _strings(argument: str, values: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return the values without duplicates, in their order. An iterator is consumed."""
+    """Return the values without duplicates, in the same order. An iterator is consumed."""
     if values is None:
         return None
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):

@@ -21,7 +21,7 @@ class ProfileCallbacks:
 
 
 class ProfileReporter:
-    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and no other is called."""
+    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and no more are called."""
 
     def __init__(self, callbacks: ProfileCallbacks, api: QueryApi) -> None:
         self._callbacks = callbacks
@@ -32,7 +32,7 @@ class ProfileReporter:
         self._calls = SerialCalls()
 
     def restart(self, state: SnapshotState | None) -> None:
-        """Report the pages of another attempt from now on."""
+        """Start to report the pages of another attempt."""
         self._state = state
         self._rows = 0
 

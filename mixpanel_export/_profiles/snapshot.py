@@ -18,15 +18,14 @@ from mixpanel_export._source.responses import SessionEvictedError
 from mixpanel_export.errors import APIError, SnapshotError
 
 Consume = Callable[[int, ProfilePage], Awaitable[None]]
-"""Receives the number of each page, and the page. Pages may arrive in any order."""
-
+"""Receives each page and its number. Pages may arrive in any order."""
 
 MAX_RESTARTS = 3
 """How often an export starts again from page 0 before it fails."""
 
 
 class RestartError(Exception):
-    """The pages do not belong together. The reason is the message."""
+    """The pages do not belong to the same snapshot. The message gives the reason."""
 
 
 @dataclass(slots=True)
@@ -86,7 +85,7 @@ class Pages:
     def __init__(self, api: QueryApi, selection: ProfileSelection, workers: int) -> None:
         self._api = api
         self._selection = selection
-        # While a page is parsed and stored, its worker's turn belongs to another task.
+        # There are more tasks than workers, so that requests continue while pages are parsed and stored.
         self._tasks = 2 * workers
 
     async def page(self, number: int, session: Session | None) -> ProfilePage:
@@ -104,7 +103,7 @@ class Pages:
             raise PageFailedError(number, error) from error
 
     async def fetch(self, first: ProfilePage, state: SnapshotState, consume: Consume) -> None:
-        """Fetch all other pages of the session that page 0 opened, and pass all pages to *consume*, one at a time.
+        """Fetch the other pages of the session that page 0 opened. Pass all pages, also page 0, to *consume*, one at a time.
 
         Raises:
             RestartError, PageFailedError: See `page`.
@@ -165,8 +164,8 @@ async def _consume(
             await consume(number, page)
 
 
-def incomplete(reasons: Sequence[str]) -> SnapshotError:
-    """Return the error for an export whose attempts all failed, each for one of the *reasons*."""
+def incomplete_error(reasons: Sequence[str]) -> SnapshotError:
+    """Return the error for an export whose attempts all failed. There is one reason for each attempt."""
     return SnapshotError(
         f"{len(reasons)} attempts to fetch the profiles failed: {'; '.join(dict.fromkeys(reasons))}",
         advice="try again later, when fewer profiles change",

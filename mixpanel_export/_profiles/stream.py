@@ -1,4 +1,4 @@
-"""Yields profiles without storing them, page by page of one session."""
+"""Yields profiles without storing them. They are fetched page by page from one session."""
 
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mixpanel_export._concurrency import in_task, raise_first_error
 from mixpanel_export._ndjson import loads
-from mixpanel_export._profiles.api import opened_api
+from mixpanel_export._profiles.api import open_api
 from mixpanel_export._profiles.job import ProfileQuery
 from mixpanel_export._profiles.snapshot import (
     MAX_RESTARTS,
@@ -22,14 +22,14 @@ from mixpanel_export._profiles.snapshot import (
     Pages,
     RestartError,
     SnapshotState,
-    incomplete,
+    incomplete_error,
 )
 from mixpanel_export._source.engage import Session, session_of
 from mixpanel_export._source.profile_page import ProfilePage
 from mixpanel_export.errors import AdvisoryWarning, SnapshotError
 
 FetchPages = Callable[[Session | None, range], list[ProfilePage]]
-"""Returns pages of a session, in order. It blocks."""
+"""Fetches and returns pages of a session, in order. The call blocks."""
 
 
 async def fetch_pages(
@@ -39,7 +39,7 @@ async def fetch_pages(
     *,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> list[ProfilePage]:
-    """Request the pages *numbers* at the same time, and return them in order.
+    """Request the pages with these *numbers* at the same time, and return them in order.
 
     Raises:
         RestartError: Mixpanel no longer has the session's pages.
@@ -48,7 +48,7 @@ async def fetch_pages(
     pages: dict[int, ProfilePage] = {}
 
     async def fetch() -> None:
-        async with opened_api(query, transport) as api:
+        async with open_api(query, transport) as api:
             source = Pages(api, query.selection, query.workers)
 
             async def fetch_one(number: int) -> None:
@@ -67,7 +67,7 @@ async def fetch_pages(
 
 
 def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dict[str, Any]]:
-    """Yield the profiles of all pages, *at_once* of which are fetched together.
+    """Yield the profiles of all pages. *at_once* pages are fetched together.
 
     If Mixpanel drops the session, the pages are fetched again in a new session. The stream continues only if all pages that
     were already yielded are unchanged.
@@ -78,11 +78,11 @@ def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dic
     __tracebackhide__ = True
     stream = _Stream(fetch, at_once)
     for page in stream.pages():
-        for place, distinct_id in enumerate(page.ids):
-            properties = loads(page.properties[place])
-            last_seen = page.last_seen[place]
+        for index, distinct_id in enumerate(page.ids):
+            properties = loads(page.properties[index])
+            last_seen = page.last_seen[index]
             if raw:
-                identity = loads(distinct_id) if place in page.numeric else distinct_id
+                identity = loads(distinct_id) if index in page.numeric else distinct_id
                 yield {"$distinct_id": identity, "$properties": properties}
             else:
                 yield {
@@ -92,21 +92,19 @@ def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dic
                 }
     if stream.rejects:
         warnings.warn(
-            AdvisoryWarning(
-                f"entries of Mixpanel's pages that are not profiles were skipped: {stream.rejects}"
-            ),
+            AdvisoryWarning(f"entries that are not profiles were skipped: {stream.rejects}"),
             stacklevel=2,
         )
 
 
 class _Stream:
-    """The pages of a stream, with what is needed to continue in another session."""
+    """Fetches the pages of a stream. It keeps a digest of each page, so that it can continue in another session."""
 
     def __init__(self, fetch: FetchPages, at_once: int) -> None:
         self._fetch = fetch
         self._at_once = at_once
         self._digests: list[bytes] = []  # of each page that was yielded
-        self._hashes: list[NDArray[np.int64]] = []  # of the ids of these pages
+        self._hashes: list[NDArray[np.int64]] = []  # of the ids on these pages
         self.rejects = 0
 
     def pages(self) -> Iterator[ProfilePage]:
@@ -118,24 +116,26 @@ class _Stream:
             except RestartError as error:
                 reasons.append(str(error))
                 if len(reasons) > MAX_RESTARTS:
-                    raise incomplete(reasons) from error
+                    raise incomplete_error(reasons) from error
             else:
                 break
         distinct = len(np.unique(np.concatenate(self._hashes))) + self.rejects
         if distinct != state.session.total:
-            raise _not_whole(f"they have {distinct:,} different profiles of {state.session.total:,}")
+            raise _mismatch_error(
+                f"it has {distinct:,} different profiles, but Mixpanel reported {state.session.total:,}"
+            )
 
     def _session(self) -> Generator[ProfilePage, None, SnapshotState]:
         """Yield the pages of a new session that have not been yielded yet, and return the session's state."""
         (first,) = self._fetch(None, range(1))
         state = SnapshotState(session_of(first))
         session = state.session
-        yield from self._checked(0, first, state)
+        yield from self._yield_if_new(0, first, state)
         page = first
         for start in range(1, session.pages, self._at_once):
             numbers = range(start, min(start + self._at_once, session.pages))
             for number, page in zip(numbers, self._fetch(session, numbers), strict=True):
-                yield from self._checked(number, page, state)
+                yield from self._yield_if_new(number, page, state)
         # If a page was short, more pages may follow the expected ones. After a full page, only an empty one proves that the
         # total is not too low.
         for number in count(session.pages):
@@ -144,18 +144,18 @@ class _Stream:
             (page,) = self._fetch(session, range(number, number + 1))
             if not page.entries:
                 break
-            yield from self._checked(number, page, state)
+            yield from self._yield_if_new(number, page, state)
             if state.entries > session.total:
                 break
         return state
 
-    def _checked(self, number: int, page: ProfilePage, state: SnapshotState) -> Iterator[ProfilePage]:
+    def _yield_if_new(self, number: int, page: ProfilePage, state: SnapshotState) -> Iterator[ProfilePage]:
         """Yield the page, unless it was yielded in an earlier session."""
         state.count(number, page)
         digest = _digest(page)
         if number < len(self._digests):
             if digest != self._digests[number]:
-                raise _not_whole(f"page {number} changed when Mixpanel dropped the session")
+                raise _mismatch_error(f"page {number} changed when Mixpanel dropped the session")
             return
         self._digests.append(digest)
         self._hashes.append(np.array([hash(distinct_id) for distinct_id in page.ids], np.int64))
@@ -172,9 +172,9 @@ def _digest(page: ProfilePage) -> bytes:
     return digest.digest()
 
 
-def _not_whole(reason: str) -> SnapshotError:
+def _mismatch_error(reason: str) -> SnapshotError:
     return SnapshotError(
-        f"the profiles of the stream are not a complete set: {reason}",
+        f"the stream is not a complete set of profiles: {reason}",
         advice="start the stream again, or export the profiles into a table",
         status_code=200,
     )

@@ -59,7 +59,7 @@ class MismatchError(Exception):
     """The number of profiles on all pages differs from the total."""
 
     def __init__(self, profiles: int, total: int) -> None:
-        super().__init__(f"the pages have {profiles:,} different profiles of {total:,}")
+        super().__init__(f"the pages have {profiles:,} different profiles, but Mixpanel reported {total:,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Totals:
 
 
 class ProfilesTable:
-    """A table of profiles in a database, as one export uses it."""
+    """A table of profiles, and the transaction in which one export fills it."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class ProfilesTable:
 
         Raises:
             MismatchError: The number of profiles differs from `snapshot.total`.
-            TableError: The snapshot is empty, the table to be replaced has rows, and that is not allowed.
+            TableError: The snapshot is empty, the table has rows, and `allow_empty` is false.
         """
         with self._converting_errors():
             ((entries, distinct),) = self._connection.execute(
@@ -176,7 +176,7 @@ class ProfilesTable:
         return self._file.converting_errors()
 
     def _replace(self, before: int, distinct: int, entries: int) -> int:
-        """Put the staged profiles in place of the table, and return the number of updated rows: 0."""
+        """Replace the table with the staged profiles. Return the number of updated rows, which is 0."""
         if before and not distinct and not self._allow_empty:
             raise TableError(
                 self.name,
@@ -186,7 +186,9 @@ class ProfilesTable:
             )
         name = quoted(self.name)
         self._connection.execute(f"DROP TABLE IF EXISTS {name}")
-        if read_batches(self._connection, self.name):  # the user dropped a table of events in SQL
+        if read_batches(
+            self._connection, self.name
+        ):  # the user dropped a table of events with this name in SQL
             Ledger(self._connection, self.name, Selection(""), "UTC").delete_all()
         mark_replaced(self._connection, self.name)
         delete_foreign_metadata(self._connection, self.name)
@@ -199,7 +201,7 @@ class ProfilesTable:
         return 0
 
     def _update(self) -> int:
-        """Update the table with the staged profiles, and return the number of rows that were already in it."""
+        """Update the table with the staged profiles, and return how many of them were already in it."""
         ((updated,),) = self._connection.execute(
             f"DELETE FROM {quoted(self.name)} WHERE distinct_id IN (SELECT distinct_id FROM {_STAGING})"
         ).fetchall()
