@@ -49,7 +49,7 @@ class NumberedTable(EventsTable):
 
     def number(self, chunks: Sequence[Chunk]) -> Staging:
         """Number the batches of *chunks*, and return a staging for them."""
-        self.numbers.update(zip(chunks, self.new_numbers(len(chunks)), strict=True))
+        self.numbers.update(zip(chunks, self.allocate_batch_numbers(len(chunks)), strict=True))
         return Staging(self.path)
 
 

@@ -194,7 +194,7 @@ class Ledger:
         delete_changes(self._connection, self._table)
         delete_snapshots(self._connection, self._table)
 
-    def new_numbers(self, count: int) -> list[int]:
+    def allocate_batch_numbers(self, count: int) -> list[int]:
         """Return *count* new batch numbers, ascending and greater than all earlier ones."""
         rows = self._connection.execute(
             "SELECT nextval('_export_batch_ids') FROM range(?)", [count]

@@ -1,4 +1,4 @@
-"""One export from its arguments to its result.
+"""One export, from its arguments to its result.
 
-Imports all folders above it. Start with `engine.export_events`; `pipeline` runs the tasks.
+Imports most other folders. Start with `engine.export_events`; `pipeline` runs the tasks.
 """

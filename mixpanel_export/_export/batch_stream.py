@@ -28,12 +28,12 @@ from mixpanel_export._writer.handoff import Handoff
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export.results import ParallelFetchResult
 
-_CHECK_INTERVAL = 0.5  # seconds between two checks whether the consumer still exists
+_CHECK_INTERVAL = 0.5  # seconds between checks that a consumer still exists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How the batches of a job are streamed."""
+    """Options for streaming the batches of a job."""
 
     folder: Path
     """The folder for temporary files."""
@@ -46,10 +46,10 @@ class StreamOptions:
 
 
 class StreamThread:
-    """A job that runs in a thread of its own, with an event loop. It starts with the first call of `take`.
+    """A thread that runs a job in an event loop of its own. It starts with the first call of `take`.
 
-    The consumers are the main thread and the thread that *consume* was called in. When they have ended, nobody can take
-    a chunk any more, and the job ends.
+    The consumers are the main thread and the thread that last called `consume`. When both have ended, nobody can take
+    another chunk, so the job ends.
     """
 
     def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
@@ -67,14 +67,14 @@ class StreamThread:
         self._consumers[1:] = [current_thread()]
 
     def take(self) -> ValidatedChunk | None:
-        """Release the chunk taken before, and wait for the next one; None if there are no more."""
+        """Release the previous chunk, and wait for the next one. Return None if there are no more."""
         if not self._is_started:
             self._is_started = True
             self._thread.start()
         return self._handoff.take()
 
     def result(self) -> ParallelFetchResult:
-        """Wait for the end of the job, and return its result, which lists days that failed.
+        """Wait until the job has ended, and return its result. The result lists the days that failed.
 
         Raises:
             InterruptedCall: The job was cancelled.
@@ -86,17 +86,17 @@ class StreamThread:
         return self._thread.result()
 
     def cancel(self) -> None:
-        """End the job soon. A chunk that was taken stays readable until it is released."""
+        """Make the job end soon. The current chunk stays readable until it is released."""
         self._is_cancelled = True
         self._call.cancel()
 
     def abandon(self) -> None:
-        """End the job soon and release the chunk that was taken, if any."""
+        """Make the job end soon, and release the current chunk, if any."""
         self.cancel()
         self._handoff.release()
 
     def close(self) -> None:
-        """End the job, release the chunk that was taken and wait for the end of the thread."""
+        """End the job, release the current chunk, and wait until the thread has ended."""
         self.abandon()
         if self._is_started:
             self._thread.join()
@@ -113,7 +113,7 @@ async def _run_stream(
     options: StreamOptions,
     is_abandoned: Callable[[], bool],
 ) -> ParallelFetchResult:
-    """Offer every chunk of the job to the consumer, until *is_abandoned* returns true. The job's path has no effect."""
+    """Offer every chunk of the job to the consumer, until *is_abandoned* returns true. The path of the job is not used."""
     try:
         return await in_task(partial(_run, job, handoff, callbacks, options, is_abandoned))
     finally:
@@ -131,7 +131,7 @@ async def _run(
     await to_thread.run_sync(_check_zone, job.spec.zone)
     planned = await job.plan((), ())
     tracker = Tracker(planned)
-    # Loading the certificates takes about 0.1 s.
+    # This runs in a thread, because loading the certificates takes about 0.1 s.
     client = await to_thread.run_sync(
         partial(new_client, job.parameters.url, options.transport, http2=options.http2)
     )
@@ -170,7 +170,7 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 async def _cancel_when_abandoned(is_abandoned: Callable[[], bool], handoff: Handoff) -> None:
-    """Raise an error once nobody can take a batch any more, such as at the end of the program."""
+    """Raise an error when nobody can take another batch, for example at the end of the program."""
     while not is_abandoned():  # noqa: ASYNC110 - no event marks the end of a thread
         await anyio.sleep(_CHECK_INTERVAL)
     handoff.release()

@@ -21,7 +21,7 @@ class Callbacks:
 
 
 class Reporter:
-    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and no other is called.
+    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and no more are called.
 
     *staged_lines* returns the number of staged lines, which users see as rows while the export runs.
     """

@@ -18,7 +18,7 @@ async def plan_export(job: Job) -> ExportPlan:
         ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: See `export_events`. Errors that only
             a writable connection can detect are not raised.
     """
-    state = await to_thread.run_sync(_state_of, job)
+    state = await to_thread.run_sync(_table_state, job)
     planned = await job.plan(state.batches, state.history)
     return ExportPlan(
         table=state.table,
@@ -32,7 +32,7 @@ async def plan_export(job: Job) -> ExportPlan:
     )
 
 
-def _state_of(job: Job) -> State:
+def _table_state(job: Job) -> State:
     with connected_read_only(job.path) as connection:
         return check_before_export(connection, job.spec)
 

@@ -13,7 +13,8 @@ from mixpanel_export.errors import AdvisoryWarning
 def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -> None:
     """Warn once about an export without events, or about days with two empty responses.
 
-    *known* contains batches of the table. There is no warning about their days, because a sync fetches them every night.
+    *known* contains the batches that the table had before a sync. There is no warning about their days, because a sync
+    fetches these days every night.
     """
     fetched = tracker.batches_done + tracker.batches_failed
     in_table = [batch.days for batch in known if batch.visible]
@@ -32,7 +33,7 @@ def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -
         days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(empty))
         warnings.warn(
             AdvisoryWarning(
-                "both responses for these days were empty, so they are treated as days without events",
+                "these days are treated as days without events, because both responses for them were empty",
                 days=days,
                 advice="if they should have events, export them again with $append",
             ),

@@ -1,7 +1,7 @@
 """Decides which chunks with an empty response are requested again. Pure functions.
 
 An *empty response* has status 200 and no body. It may mean that the days have no events, or that the server failed
-before the first byte. The two cases cannot be distinguished. So every chunk with an empty response is requested again,
+before the first byte. The two cases cannot be distinguished, so every chunk with an empty response is requested again,
 after all other chunks. Adjacent chunks share one request. Days with two empty responses are treated as days without
 events.
 """
@@ -36,7 +36,7 @@ def second_requests(empty: Sequence[Chunk], max_requests: int | None = MAX_REQUE
     that takes too many requests, runs are not divided, and only the longest runs are requested.
     """
     empty_runs = runs(empty)
-    parts = [part for run in empty_runs for part in _divided(run)]
+    parts = [part for run in empty_runs for part in _divide(run)]
     if max_requests is None or len(parts) <= max_requests:
         return SecondRequests(tuple(parts), ())
     by_length = sorted(empty_runs, key=_days, reverse=True)
@@ -50,7 +50,7 @@ def runs(chunks: Sequence[Chunk]) -> list[Run]:
     return [tuple(chunks[start:stop]) for start, stop in pairwise([*edges, len(chunks)]) if start < stop]
 
 
-def _divided(run: Run) -> list[Run]:
+def _divide(run: Run) -> list[Run]:
     """Divide a run into parts of at most `_USUAL_DAYS` days. Chunks are not divided."""
     parts: list[list[Chunk]] = []
     for chunk in run:

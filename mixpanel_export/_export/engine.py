@@ -75,7 +75,7 @@ async def export_events(
         to_date: The last day, inclusive, in the same forms.
         db: The path of the DuckDB file. It is created if it does not exist.
         table: The table name.
-        credentials: None takes them from the environment or the configuration file.
+        credentials: The credentials. None reads them from the environment or the configuration file.
         events: The event names to export. None exports all events.
         where: Mixpanel's filter expression.
         limit: The maximum number of events to fetch, in one request. Days fetched with a limit are never considered
@@ -89,8 +89,8 @@ async def export_events(
         dedupe: Whether to remove duplicates. Among events with the same name, `distinct_id`, `time` and `$insert_id`,
             the one that Mixpanel processed last is kept.
         allow_empty: Whether `replace` may put an empty table in place of one that has rows.
-        retries: The maximum number of retries of a failed request. Days whose response breaks off twice are fetched in smaller
-            pieces.
+        retries: The maximum number of retries of a failed request. If the response for some days breaks off twice, these
+            days are fetched in smaller pieces.
         max_wait: The maximum total wait for the hourly quota, in seconds. Days not fetched by then are recorded as
             failed.
         on_batch_complete: Called for each batch once it is committed or has failed.
@@ -103,10 +103,10 @@ async def export_events(
             limit of 60. All exports that the user runs on this machine share both limits.
         timeouts: How long a request may go without progress.
         project_timezone: The IANA name of the project's zone, such as `US/Pacific`. Set it for a project that was created
-            before 2023, whose times are local. Times that are numbers, or text without an offset, are then converted
-            to UTC, and a day is over when it is over in that zone. For a local time that occurs twice, or never, the
-            later of the two possible times is used. `properties` keeps the original. None takes the zone from the
-            credentials; "UTC" converts nothing.
+            before 2023, because its times are local. Times that are numbers, or text without an offset, are then converted
+            to UTC, and a day is over when it is over in that zone. If a local time occurs twice or never, the later of
+            the two possible times is used. `properties` keeps the original time. None takes the zone from the
+            credentials; "UTC" means no conversion.
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
         flatten: Whether to update the table's flat tables at the end, or to create one if there is none. See
             `flatten_events`. Flat tables with the `auto` setting are updated by every export.
@@ -117,7 +117,7 @@ async def export_events(
     Callbacks are called one at a time in this event loop. If one returns an awaitable, it is awaited. If one raises an
     exception, the export stops, complete batches are kept, and the exception is raised here.
 
-    The proxy and the certificates are taken from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
+    The settings for proxies and certificates are read from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
     `SSL_CERT_DIR`.
 
     Raises:
@@ -212,7 +212,7 @@ async def _run(
         batches = await in_thread(table.batches, table.interrupt)
         planned = await job.plan(batches, table.history)
         tracker = Tracker(planned)
-        # Loading the certificates takes about 0.1 s.
+        # This runs in a thread, because loading the certificates takes about 0.1 s.
         client = await to_thread.run_sync(partial(new_client, job.parameters.url, transport, http2=http2))
         try:
             await transfer(

@@ -62,11 +62,11 @@ class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
     *numbers* maps each planned chunk to its batch number. *batches* contains the selection's ledger rows. If *hourly_quota*
-    is true, at most `MAX_REQUESTS` requests are used for empty responses.
+    is true, at most `MAX_REQUESTS` requests are used to request empty chunks again.
 
-    If *max_chunks* is given, a chunk is requested only while fewer than that many other chunks are requested or wait for
-    their verdict. If *in_order* is true, the destination takes chunks in date order, so chunks are requested in that
-    order, and an empty chunk is requested again as soon as later chunks wait for it.
+    If *max_chunks* is given, no more than that many chunks are requested or wait for their verdict at a time. If *in_order*
+    is true, the destination takes chunks in date order. The chunks are then requested in that order, and an empty chunk is
+    requested again as soon as later chunks wait for it.
     """
 
     def __init__(
@@ -248,8 +248,8 @@ class FetchTasks:
 
     async def _skip_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         error = TruncatedError(
-            f"the response was empty, which does not prove that these days have no events, and all {MAX_REQUESTS} "
-            "requests for a second check were used for longer runs of such days",
+            "the response was empty, so the days may or may not have events, and all "
+            f"{MAX_REQUESTS} requests for a second check were used for longer runs of empty days",
             days=chunk,
             advice="$resume to request them again",
             status_code=200,
@@ -261,5 +261,5 @@ def _future_error(chunk: Chunk) -> FutureDateError:
     return FutureDateError(
         "these days are in the future",
         days=chunk,
-        advice="$resume when they have begun in the project's time zone",
+        advice="$resume when these days have begun in the project's time zone",
     )

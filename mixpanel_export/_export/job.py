@@ -41,7 +41,7 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """An export whose arguments have been checked."""
+    """The settings of an export, after all checks."""
 
     path: Path
     spec: ExportSpec
@@ -132,7 +132,7 @@ class ExportArguments:
 
     @property
     def is_single_request(self) -> bool:
-        """Whether the export is made with one request."""
+        """Whether the export uses one request for all its days."""
         return self.one_request or self.limit is not None
 
     def check(self) -> None:
@@ -231,7 +231,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> 
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return the number of requests that a plan may use: five sixths of the remaining ones.
+    """Return the number of requests that a plan may use: five sixths of the remaining requests.
 
     The rest are reserved for retries. Fetching long chunks is faster than waiting for the quota, but responses for more
     than `_LONGEST_CHUNK` days break off too often. If the remaining requests would force such chunks, the plan uses

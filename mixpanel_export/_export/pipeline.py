@@ -6,8 +6,8 @@
          ▲                                         │                  │
          └───────────────── verdicts ──────────────┴──────────────────┘
 
-`fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for its chunk's verdict, without a limiter
-token. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in the backlog.
+`fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for the verdict on its chunk. Meanwhile, it
+does not hold a limiter token. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in the backlog.
 
 A cancellation may arrive at any point. It interrupts a running statement, rolls back the statement's transaction and
 waits for the statement's thread. No task or thread remains.

@@ -1,4 +1,4 @@
-"""Brings a table up to date: fetches new days, and days that may have changed in Mixpanel."""
+"""Brings a table up to date. Fetches new days, and days that may have changed in Mixpanel."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -64,24 +64,24 @@ async def sync_events(
 ) -> SyncResult:
     """Bring a table of the DuckDB file *db* up to date, through yesterday. Call it every night.
 
-    It fetches days that are missing, failed or open; the last *lookback* days, because events arrive late; and part of
-    the last 30 days, so that each day is refetched about once a week. Whole batches are replaced. The result counts the
-    events that were added, removed or re-keyed (moved to another `distinct_id`), and the `_sync_changes` table stores
-    these counts.
+    A sync fetches days that are missing, failed or open. It also fetches the last *lookback* days, because events arrive
+    late, and part of the last 30 days, so that each of these days is refetched about once a week. Whole batches are
+    replaced. The result counts the events that were added, removed or re-keyed (moved to another `distinct_id`), and the
+    `_sync_changes` table stores these counts.
 
     If a new response for a day has fewer than half as many events as the table has for that day, the old events are
     kept. The result reports the day in `kept`, in this sync and in each later one, until a new response has enough events
     or *accept_loss* is true.
 
     *since* is the first day, in the same forms as in `export_events`. It is required for a table without target days.
-    Later syncs take the first day from the file. If *since* is before that day, the sync adds and fetches the days in
-    between; if it is later, it has no effect. The default *lookback* is 5 days, the longest delay that Mixpanel accepts
-    from clients; the weekly refetch finds events that are imported later. *budget* is the maximum number of requests for
-    refetching days; the default is a third of *per_hour*. Missing, failed and open days are always fetched, and their
-    requests count against the budget. If *accept_loss* is true, the days in `kept` are refetched, and their events are
-    replaced even if the new response has fewer. The sync waits up to *wait* seconds if another export or process is using
-    the file.
-    See `export_events` for the other arguments.
+    Later syncs take the first day from the file. If *since* is before that day, the days in between are added
+    to the table. A later *since* has no effect. The default *lookback* is 5 days, the longest delay that Mixpanel accepts from
+    clients. The weekly refetch finds events that are imported later.
+
+    *budget* is the maximum number of requests for refetching days. The default is a third of *per_hour*. Missing, failed
+    and open days are always fetched, and their requests count against the budget. If *accept_loss* is true, the days in
+    `kept` are refetched, and their events are replaced even if the new response has fewer. If another export or process is
+    using the file, the sync waits for up to *wait* seconds. See `export_events` for the other arguments.
 
     Raises:
         ArgumentError: An argument is out of range, or *since* is missing. No request was sent.
@@ -148,14 +148,14 @@ async def run_sync_job(
         raise _no_first_day(job)
     today = in_zone(job.now(), job.spec.zone).date()
     first = None if since is None else resolve_day(since, "since", today)
-    prepare = partial(_prepared, since=first, refresh=refresh, accept_loss=accept_loss)
+    prepare = partial(_complete_job, since=first, refresh=refresh, accept_loss=accept_loss)
     return _result(await run(job, callbacks, http2=http2, transport=transport, prepare=prepare))
 
 
-def _prepared(
+def _complete_job(
     job: Job, connection: Connection, *, since: date | None, refresh: Refresh, accept_loss: bool
 ) -> Job:
-    """Return the job completed from the file: the range of days to sync, and the days whose last new response was rejected."""
+    """Add settings from the file to the job: the range of days to sync, and the days whose last new response was rejected."""
     check_ledger(connection)
     table, selection = name_in_database(connection, job.spec.table), job.spec.selection
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]

@@ -27,7 +27,7 @@ class Tracker:
         self._pending = set(planned.chunks)
         self._failed_batches: set[Chunk] = set()
         self._empty_batches: set[Chunk] = set()
-        self._taken: set[Chunk] = set()
+        self._reported: set[Chunk] = set()
         self.postponed: set[Chunk] = set()
         """Chunks with an empty response, which will be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
@@ -121,12 +121,13 @@ class Tracker:
     def take_decided_batch(self, chunk: Chunk) -> Chunk | None:
         """Return the chunk's batch if it is decided and has not been returned before; else None.
 
-        Several pieces of a batch may be decided before their fetch tasks continue. Each task then sees a decided batch.
+        Several pieces of a batch may be decided before their fetch tasks continue. Each of these tasks then sees a decided
+        batch, but only one of them may report it.
         """
         batch = self._batch_of[chunk]
-        if batch in self._taken or not self._pieces[batch].isdisjoint(self._pending):
+        if batch in self._reported or not self._pieces[batch].isdisjoint(self._pending):
             return None
-        self._taken.add(batch)
+        self._reported.add(batch)
         return batch
 
     def progress(self, batch: Chunk) -> BatchProgress:

@@ -37,12 +37,14 @@ async def transfer(
     max_chunks: int | None = None,
     in_order: bool = False,
 ) -> None:
-    """Fetch the planned chunks to *destination*, and close *client*.
+    """Fetch the planned chunks, write them to *destination*, and close *client*.
 
     *batches* contains the selection's ledger rows. For *max_chunks* and *in_order*, see `FetchTasks`.
     """
     _retain_freed_memory()
-    numbers = await in_thread(partial(destination.new_numbers, len(planned.chunks)), destination.interrupt)
+    numbers = await in_thread(
+        partial(destination.allocate_batch_numbers, len(planned.chunks)), destination.interrupt
+    )
     clock = ClockCheck(enabled=not job.spec.zone_is_known)
     async with client, AsyncExitStack() as stack:
         staging = await stack.enter_async_context(entered_in_thread(_staging(job)))

@@ -23,7 +23,7 @@ from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Segment, StagedChunk
 from mixpanel_export._writer.validate import Validator, discard
 
-Validated = ValidatedChunk | Malformed | Unloadable
+ValidationResult = ValidatedChunk | Malformed | Unloadable
 
 
 @dataclass(slots=True, eq=False)
@@ -50,15 +50,17 @@ class _Attempt:
 class Validation:
     """The segments of incomplete chunks, and the tasks that extract them.
 
-    *on_validated* is called with each complete chunk and the result of its validation, and returns the chunks that are ready
-    to be loaded.
+    *on_validated* is called with each complete chunk and the result of its validation. It returns the validated chunk if
+    the chunk is to be loaded.
     """
 
-    def __init__(self, on_validated: Callable[[StagedChunk, Validated], ValidatedChunk | None]) -> None:
+    def __init__(
+        self, on_validated: Callable[[StagedChunk, ValidationResult], ValidatedChunk | None]
+    ) -> None:
         self._on_validated = on_validated
         self._attempts: dict[Chunk, _Attempt] = {}
         self._numbers = count()
-        self._waiting: list[tuple[int, int, _Attempt, Segment | None]] = []
+        self._queue: list[tuple[int, int, _Attempt, Segment | None]] = []
         self._added, self._additions = anyio.create_memory_object_stream[None](math.inf)
 
     def start(
@@ -72,7 +74,7 @@ class Validation:
     def add(self, chunk: Chunk, segment: Segment) -> None:
         """Extract the next segment of a chunk. The chunk may still be incomplete."""
         attempt = self._attempt(chunk)
-        self._wait(attempt, segment)
+        self._enqueue(attempt, segment)
         attempt.results.append(None)
 
     def end(self, staged: StagedChunk) -> None:
@@ -81,7 +83,7 @@ class Validation:
         for segment in staged.segments[len(attempt.results) :]:
             self.add(staged.chunk, segment)
         attempt.staged = staged
-        self._wait(attempt, None)
+        self._enqueue(attempt, None)
 
     async def abandon(self, chunk: Chunk) -> None:
         """Discard the segments of an incomplete chunk. When this method returns, no validator is reading the chunk's file."""
@@ -101,8 +103,8 @@ class Validation:
             self._attempts[chunk] = _Attempt(chunk, next(self._numbers))
         return self._attempts[chunk]
 
-    def _wait(self, attempt: _Attempt, segment: Segment | None) -> None:
-        heappush(self._waiting, (attempt.number, len(attempt.results), attempt, segment))
+    def _enqueue(self, attempt: _Attempt, segment: Segment | None) -> None:
+        heappush(self._queue, (attempt.number, len(attempt.results), attempt, segment))
         # If the validators have ended because of an error, the caller's next await raises the error or is cancelled.
         with suppress(anyio.BrokenResourceError):
             self._added.send_nowait(None)
@@ -115,18 +117,18 @@ class Validation:
     ) -> None:
         with additions, ready:
             async for _ in additions:
-                _, place, attempt, segment = heappop(self._waiting)
+                _, index, attempt, segment = heappop(self._queue)
                 if segment is not None and not attempt.is_abandoned:
-                    await self._extract(validator, attempt, place, segment)
+                    await self._extract(validator, attempt, index, segment)
                 chunk = await self._validate_if_complete(validator, attempt)
                 if chunk is not None:
                     await ready.send(chunk)
 
-    async def _extract(self, validator: Validator, attempt: _Attempt, place: int, segment: Segment) -> None:
+    async def _extract(self, validator: Validator, attempt: _Attempt, index: int, segment: Segment) -> None:
         attempt.running += 1
         try:
             extract = partial(validator.extract, segment, attempt.chunk)
-            attempt.results[place] = await in_thread(extract, validator.interrupt)
+            attempt.results[index] = await in_thread(extract, validator.interrupt)
         finally:
             attempt.running -= 1
             if attempt.is_abandoned and not attempt.running:

@@ -30,7 +30,7 @@ from mixpanel_export._concurrency import in_thread
 from mixpanel_export._database.settings import USUAL_LINE
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.tuning import Tuning
-from mixpanel_export._export.validation import Validated, Validation
+from mixpanel_export._export.validation import Validation, ValidationResult
 from mixpanel_export._model import (
     Block,
     Chunk,
@@ -54,16 +54,16 @@ from mixpanel_export.errors import AdvisoryWarning
 _log = logging.getLogger("mixpanel_export")
 
 
-class _Accepted:
-    """Mixpanel has accepted the account and the selection, because a response has lines or is complete."""
+class _ExportAccepted:
+    """Sent once. Mixpanel has accepted the account and the selection, because a response has lines or is complete."""
 
 
-Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _Accepted
+Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _ExportAccepted
 
 
 @dataclass(slots=True)
 class _Reply:
-    """Where the sender of a chunk waits for the chunk's verdict."""
+    """The verdict on a chunk, once it has arrived. The sender of the chunk waits for it."""
 
     empty_response: bool
     """Whether both responses for the chunk were empty."""
@@ -155,7 +155,7 @@ class WriteTasks:
         *,
         empty_response: bool = False,
     ) -> Verdict | None:
-        """Send the last item of a chunk and return the verdict. By then, the tracker has recorded the verdict."""
+        """Send the last item of a chunk and return the verdict. By then, the tracker has recorded the commit, if any."""
         reply = self._replies[item.chunk] = _Reply(empty_response)
         await send.send(item)
         await reply.arrived.wait()
@@ -177,12 +177,12 @@ class WriteTasks:
         validation: Validation,
         ready: MemoryObjectSendStream[Ready],
     ) -> None:
-        accepted = False
+        is_accepted = False
         with items, ready, closing(validation):
             async for item in items:
-                if isinstance(item, Block | ChunkEnd) and not accepted:
-                    accepted = True
-                    await ready.send(_Accepted())
+                if isinstance(item, Block | ChunkEnd) and not is_accepted:
+                    is_accepted = True
+                    await ready.send(_ExportAccepted())
                 match item:
                     case ChunkStart():
                         await validation.abandon(item.chunk)
@@ -202,7 +202,7 @@ class WriteTasks:
                         await to_thread.run_sync(self._staging.drop, item.chunk)
                         await ready.send(item)
 
-    def _answer_unless_valid(self, staged: StagedChunk, validated: Validated) -> ValidatedChunk | None:
+    def _answer_unless_valid(self, staged: StagedChunk, validated: ValidationResult) -> ValidatedChunk | None:
         """Return the chunk if it is valid. Otherwise, send its verdict."""
         self._warn_of_clock()
         if isinstance(validated, ValidatedChunk):
@@ -218,7 +218,7 @@ class WriteTasks:
         return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
-        """Wait for commits while the disk is nearly full. If there is no chunk to commit, the next write may fail."""
+        """Wait for commits while the disk is nearly full. If there is no chunk to commit, return at once."""
         while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
             if not await self._backlog.shrink():
                 return
@@ -287,15 +287,15 @@ class WriteTasks:
             and group.longest <= USUAL_LINE
         )
 
-    async def _record(self, item: ChunkFailed | ChunkSplit | _Accepted) -> None:
+    async def _record(self, item: ChunkFailed | ChunkSplit | _ExportAccepted) -> None:
         interrupt = self._destination.interrupt
-        if isinstance(item, _Accepted):
+        if isinstance(item, _ExportAccepted):
             await in_thread(self._destination.record_target, interrupt)
         elif isinstance(item, ChunkFailed):
             for verdict in await in_thread(partial(self._writer.fail, item), interrupt):
                 self._answer(verdict)
         else:
-            number = partial(self._destination.new_numbers, len(item.pieces))
+            number = partial(self._destination.allocate_batch_numbers, len(item.pieces))
             numbers = await in_thread(number, interrupt)
             self._answer(Split(item.chunk, tuple(numbers)))
 
@@ -303,7 +303,7 @@ class WriteTasks:
         _log.info("%s", verdict)
         reply = self._replies.pop(verdict.chunk)
         if isinstance(verdict, Committed):
-            # The tracker records it immediately, because the next group must not wait for a chunk that has a verdict.
+            # Record the commit immediately, because the next group must not wait for a chunk that has a verdict.
             self._tracker.commit(verdict, empty_response=reply.empty_response)
         reply.verdict = verdict
         reply.arrived.set()

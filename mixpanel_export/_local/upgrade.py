@@ -192,7 +192,7 @@ def _convert(connection: Connection, table: str, metadata: _Metadata) -> Upgrade
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.delete_all()
     ranges = list(join_days({*counts, *(metadata.days.dates if metadata.days else ())}))
-    batches = dict(zip(ledger.new_numbers(len(ranges)), ranges, strict=True))
+    batches = dict(zip(ledger.allocate_batch_numbers(len(ranges)), ranges, strict=True))
     _copy(connection, table, metadata.day, batches)
     for batch, days in batches.items():
         rows = sum(counts.get(day, 0) for day in days.dates)

@@ -59,7 +59,8 @@ FORMATS = [column.format for column in _COLUMNS.children]
 class ExtractedColumns:
     """The extracted columns of a segment's regular lines.
 
-    The columns stay in memory if *budget* has enough bytes left. Otherwise, *file* stores them. It must not exist yet.
+    The columns stay in memory if *budget* has enough bytes left. Otherwise, they are written to *file*, which must not
+    exist yet.
     """
 
     def __init__(self, arrays: Sequence[Any], budget: MemoryBudget, file: Path) -> None:

@@ -61,11 +61,11 @@ def read_lines(chunk: ValidatedChunk) -> Iterator[memoryview]:
         spans = index_lines(text).spans
         if len(spans) != len(keep):
             raise LoadError(f"the staged files of {chunk.staged.chunk} were changed; please report this")
-        for first, last in _joined(spans[keep]):
+        for first, last in _join_spans(spans[keep]):
             yield text[first:last]
 
 
-def _joined(spans: NDArray[np.int32]) -> Iterator[list[int]]:
+def _join_spans(spans: NDArray[np.int32]) -> Iterator[list[int]]:
     """Join spans that touch."""
     if len(spans):
         breaks = np.flatnonzero(spans[1:, 0] != spans[:-1, 1])

@@ -37,10 +37,12 @@ class BatchRecords:
         batches = [replace(chunk.batch, finished=finished, export=export) for chunk in group]
         compared = self._compare(batches, finished)
         losses = {number: comparison for number, comparison in compared.items() if comparison.rejected}
-        accepted = [chunk for chunk in group if chunk.batch.number not in losses]
+        accepted_chunks = [chunk for chunk in group if chunk.batch.number not in losses]
         rejected = [batch for batch in batches if batch.number in losses]
         self._reject(rejected)
-        committed = self._record_accepted(accepted, [batch for batch in batches if batch not in rejected])
+        committed = self._record_accepted(
+            accepted_chunks, [batch for batch in batches if batch not in rejected]
+        )
         committed += [Committed(batch.days, losses[batch.number].old_rows) for batch in rejected]
         return committed, [change for comparison in compared.values() for change in comparison.days]
 
@@ -66,8 +68,7 @@ class BatchRecords:
 
     def _compare(self, batches: Sequence[Batch], now: datetime) -> dict[int, Comparison]:
         """Compare new batches with the batches that they replace and record the changes."""
-        accepted = self._spec.accepted_losses
-        if accepted is None:
+        if self._spec.accepted_losses is None:
             return {}
         compared = compare(
             self._connection,
@@ -75,7 +76,7 @@ class BatchRecords:
             self._spec.zone,
             new=batches,
             old=self._ledger.for_selection(),
-            accepted=accepted,
+            accepted_losses=self._spec.accepted_losses,
             now=now,
         )
         clear_kept(self._connection, self._table, self._spec.selection, [batch.days for batch in batches])

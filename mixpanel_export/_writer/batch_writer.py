@@ -28,7 +28,7 @@ class BatchDestination:
 
     @contextmanager
     def converting_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Convert DuckDB errors. The errors name *days*."""
+        """Convert DuckDB errors to errors with *days*."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -41,7 +41,7 @@ class BatchDestination:
                 advice="request these days again",
             ) from error
 
-    def new_numbers(self, count: int) -> list[int]:
+    def allocate_batch_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
         return [next(self._numbers) for _ in range(count)]
 
@@ -56,7 +56,7 @@ class BatchDestination:
 class BatchWriter:
     """Offers chunks to the consumer, and removes their files.
 
-    Chunks are offered as they arrive or, if *in_order* is true, in date order. The first one begins on *first_day*.
+    Chunks are offered as they arrive or, if *in_order* is true, in date order, starting with the chunk of *first_day*.
     """
 
     def __init__(self, handoff: Handoff, staging: Staging, first_day: date, *, in_order: bool) -> None:
@@ -67,7 +67,7 @@ class BatchWriter:
         self._waiting: dict[date, ValidatedChunk | Chunk] = {}  # by first day; a `Chunk` has failed
 
     def commit(self, group: Group) -> list[Committed]:
-        """Offer the chunks of a group to the consumer, and return verdicts on the chunks that it has released.
+        """Offer the chunks of a group to the consumer. Return verdicts on the chunks that the consumer has released.
 
         Raises:
             InterruptedCall: The stream is ending.
@@ -78,7 +78,7 @@ class BatchWriter:
         return self._offer_in_order()
 
     def fail(self, failed: ChunkFailed) -> list[Failed | Committed]:
-        """Return the verdict on a chunk that was given up, and on chunks that had to wait for it."""
+        """Return the verdict on a chunk that was given up, and the verdicts on chunks that had to wait for it."""
         if not self._in_order:
             return [Failed(failed.chunk)]
         self._waiting[failed.chunk.first] = failed.chunk

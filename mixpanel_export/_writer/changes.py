@@ -43,11 +43,11 @@ class Comparison:
     """The differences between a new batch and the batches that it replaces."""
 
     days: tuple[DayChange, ...]
-    """The days that differ. If the batch is rejected, only the days that lost over half of their events."""
+    """The days that differ. If the batch is rejected, it has only the days that lost over half of their events."""
     rejected: bool
     """Whether a day lost over half of its events, so that the old batches stay."""
     old_rows: int
-    """The rows of the replaced batches."""
+    """The number of rows in the replaced batches."""
 
 
 def compare(
@@ -57,13 +57,13 @@ def compare(
     *,
     new: Sequence[Batch],
     old: Sequence[Batch],
-    accepted: frozenset[date],
+    accepted_losses: frozenset[date],
     now: datetime,
 ) -> dict[int, Comparison]:
     """Compare each batch in *new* with the batches in *old* that it replaces. The result is keyed by batch number.
 
-    The rows of all batches must be in the table. Losses on *accepted* days are ignored. A batch that replaces no other
-    batch is not in the result. *now* is naive and in UTC.
+    The rows of all batches must be in the table. Losses on the days in *accepted_losses* are ignored. A batch that does
+    not replace another one is not in the result. *now* is naive and in UTC.
     """
     replaced = {
         batch.number: [other for other in old if other.visible and _contains(batch, other)] for batch in new
@@ -81,7 +81,7 @@ def compare(
         old_rows, new_rows, added, removed, rekeyed = counts
         days[part].append(DayChange(day, old_rows, new_rows, added, removed, rekeyed, False, now))
     return {
-        part: _comparison(changes, accepted, sum(batch.rows for batch in replaced[part]))
+        part: _comparison(changes, accepted_losses, sum(batch.rows for batch in replaced[part]))
         for part, changes in days.items()
     }
 
@@ -99,8 +99,8 @@ def _query(table: str, zone: str, parts: Sequence[tuple[int, int, int, Chunk]]) 
     )
 
 
-def _comparison(changes: Sequence[DayChange], accepted: frozenset[date], old_rows: int) -> Comparison:
-    losses = [change for change in changes if change.is_loss and change.day not in accepted]
+def _comparison(changes: Sequence[DayChange], accepted_losses: frozenset[date], old_rows: int) -> Comparison:
+    losses = [change for change in changes if change.is_loss and change.day not in accepted_losses]
     if losses:
         return Comparison(tuple(replace(change, kept=True) for change in losses), True, old_rows)
     different = [change for change in changes if change.added or change.removed or change.rekeyed]

@@ -28,53 +28,53 @@ FROM (
 """
 
 
-def prepared_comparison(connection: Connection) -> PreparedRead:
+def prepare_comparison(connection: Connection) -> PreparedRead:
     """Return the statement that reads the values to compare from each line."""
     return PreparedRead(connection, "comparison", _CANDIDATES, LINE)
 
 
-def duplicate_places(
+def duplicate_positions(
     statement: PreparedRead, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
 ) -> list[int]:
     """Return the positions of the duplicates among the chunk's regular lines.
 
-    *statement* comes from `prepared_comparison`.
+    *statement* comes from `prepare_comparison`.
 
     Raises:
-        LoadError: The lines that were read again differ from the staged ones.
+        LoadError: The lines that were read again differ from the staged lines.
     """
-    places, keys = extraction.recurring()
-    if not len(places):
+    positions, keys = extraction.recurring_keys()
+    if not len(positions):
         return []
     pages = (
         _candidates(statement, lines, keys)
-        for lines, keys in _pages(staged, extraction.segments, places, keys, page_size)
+        for lines, keys in _pages(staged, extraction.segments, positions, keys, page_size)
     )
-    return [place for place, _, _ in duplicates(pages)]
+    return [position for position, _, _ in duplicates(pages)]
 
 
 def _candidates(statement: PreparedRead, lines: IndexedText, keys: NDArray[np.uint64]) -> Iterator[Candidate]:
     rows = statement.rows(line_arrays(lines))
-    if [place for place, *_ in rows] != lines.numbers.tolist():
+    if [position for position, *_ in rows] != lines.numbers.tolist():
         raise LoadError("DuckDB read different lines, or in a different order; please report this")
-    for key, (place, *row) in zip(keys.tolist(), rows, strict=True):
-        yield key, *row, True, 0, place
+    for key, (position, *row) in zip(keys.tolist(), rows, strict=True):
+        yield key, *row, True, 0, position
 
 
 def _pages(
     staged: StagedChunk,
     extracted: Sequence[ExtractedSegment],
-    places: Numbers,
+    positions: Numbers,
     keys: NDArray[np.uint64],
     page_size: int,
 ) -> Iterator[tuple[IndexedText, NDArray[np.uint64]]]:
-    """Yield the lines at *places* with their keys, in pages in the order of *keys*."""
+    """Yield the lines at *positions* with their keys, in pages in the order of *keys*."""
     firsts = np.cumsum([0, *(len(segment.spans) for segment in extracted)])
-    segments = np.searchsorted(firsts, places, side="right") - 1
-    spans = np.empty((len(places), 2), dtype=np.int64)
+    segments = np.searchsorted(firsts, positions, side="right") - 1
+    spans = np.empty((len(positions), 2), dtype=np.int64)
     for segment in np.unique(segments):
         inside = segments == segment
-        spans[inside] = extracted[segment].spans[places[inside] - firsts[segment]]
+        spans[inside] = extracted[segment].spans[positions[inside] - firsts[segment]]
     size = (
         _COMPRESSED_FACTOR * page_size
         if any(segment.compressed for segment in staged.segments)
@@ -83,7 +83,7 @@ def _pages(
     pages = np.cumsum(spans[:, 1] - spans[:, 0] + ROW_OVERHEAD) // size
     for page in np.unique(pages):
         on_page = np.flatnonzero(pages == page)
-        on_page = on_page[np.argsort(places[on_page])]
+        on_page = on_page[np.argsort(positions[on_page])]
         by_segment: dict[int, list[list[int]]] = {}
         for segment, span in zip(segments[on_page].tolist(), spans[on_page].tolist(), strict=True):
             by_segment.setdefault(segment, []).append(span)
@@ -91,4 +91,4 @@ def _pages(
         index = index_lines(text)
         if len(index.regular) != len(on_page):
             raise LoadError(f"the staged files of {staged.chunk} were changed; please report this")
-        yield IndexedText(text, index, places[on_page]), keys[on_page]
+        yield IndexedText(text, index, positions[on_page]), keys[on_page]

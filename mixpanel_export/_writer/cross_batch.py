@@ -26,8 +26,8 @@ PAGE_SIZE = 8 << 20
 _FETCH_ROWS = 1000  # rows that Python exchanges with DuckDB at a time
 _COLUMNS = ", ".join(EVENT_COLUMNS)
 
-# Names in these queries begin with an underscore, because an events table's name cannot. DuckDB reads times much
-# faster than strings, so each query reads the `insert_id` of as few rows as possible.
+# Names in these queries begin with an underscore, because the name of an events table cannot begin with one. DuckDB reads
+# times much faster than strings, so each query reads the `insert_id` of as few rows as possible.
 
 _RECORD = """
 INSERT INTO _export_strays SELECT {batch}, event_time, insert_id FROM {rows} WHERE rowid IN (
@@ -92,7 +92,7 @@ JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})
 
 
 def record_strays(connection: Connection, table: str, zone: str, batches: Iterable[int]) -> None:
-    """Record the strays of *batches*, which must be in the ledger. Their days are in *zone*."""
+    """Record the strays of *batches*, which must be in the ledger. *zone* is the zone of their days."""
     _record(connection, quoted(table), "export_batch", zone, batches)
 
 
@@ -148,20 +148,22 @@ def restore(connection: Connection, table: str, replaced: Sequence[int]) -> list
 def batches_to_compare(
     connection: Connection, table: str, project: str, zone: str, new: Sequence[int]
 ) -> list[int]:
-    """Return the batches that may share events with *new* batches. The times of these events go to `_export_times`."""
+    """Return the batches that may share events with *new* batches. Store the times of these events in `_export_times`."""
     connection.execute(_EXTENTS.format(**_days(zone)), [table, project])
-    listed = _sql_list(new)
-    spans = connection.execute(f"FROM _export_extents WHERE batch IN ({listed})").fetchall() if new else []
+    batch_list = _sql_list(new)
+    spans = (
+        connection.execute(f"FROM _export_extents WHERE batch IN ({batch_list})").fetchall() if new else []
+    )
     days = [f"event_time BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last}'" for _, first, last in spans]
-    terms = {"new": listed, "new_days": " OR ".join(days)}
+    terms = {"new": batch_list, "new_days": " OR ".join(days)}
     if days and any(_numbers(connection, _TIMES.format(**terms))):
         return _numbers(connection, _BATCHES.format(**terms))
     return []
 
 
 def _record(connection: Connection, rows: str, batch: str, zone: str, batches: Iterable[int]) -> None:
-    if listed := _sql_list(batches):
-        connection.execute(_RECORD.format(rows=rows, batch=batch, batches=listed, **_days(zone)))
+    if batch_list := _sql_list(batches):
+        connection.execute(_RECORD.format(rows=rows, batch=batch, batches=batch_list, **_days(zone)))
 
 
 def _store_losers(connection: Connection, losers: Iterator[tuple[int, int, int]]) -> bool:

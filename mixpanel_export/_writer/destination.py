@@ -1,4 +1,4 @@
-"""The interfaces between the write tasks and the place that validated chunks go to: a table, or a caller's loop."""
+"""The interfaces that the write tasks use for a destination, which is a table or a caller's loop."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ from mixpanel_export._writer.group import Group
 
 
 class Destination(Protocol):
-    """Where the validated chunks of one export go. Its methods are called in worker threads."""
+    """The destination of one export's validated chunks. Its methods are called in worker threads."""
 
     @property
     def spec(self) -> ExportSpec:
@@ -18,12 +18,12 @@ class Destination(Protocol):
 
     @property
     def target_table(self) -> str:
-        """The table that the chunks' ledger rows name."""
+        """The table name in the ledger rows of the chunks."""
 
     def converting_errors(self, days: str | Callable[[], str]) -> AbstractContextManager[None]:
-        """Convert DuckDB errors that are raised in the block to this package's errors, which name *days*."""
+        """Convert DuckDB errors that are raised in the block to errors of this package. The errors contain *days*."""
 
-    def new_numbers(self, count: int) -> list[int]:
+    def allocate_batch_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
 
     def record_target(self) -> None:
@@ -37,7 +37,7 @@ class ChunkWriter(Protocol):
     """Writes the chunks of one export to its destination. Its methods are called in worker threads, one at a time."""
 
     def commit(self, group: Group) -> Sequence[Verdict]:
-        """Write the chunks of a group. Return verdicts on them; a verdict may also come from a later call."""
+        """Write the chunks of a group and return verdicts. The verdict on a chunk may also come from a later call."""
 
     def fail(self, failed: ChunkFailed) -> Sequence[Verdict]:
         """Record that a chunk has failed, and return the verdicts."""

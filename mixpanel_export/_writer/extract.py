@@ -70,7 +70,7 @@ FROM (
     )
 )
 """
-# Text without an offset is local time; only such text can be cast with a zone appended.
+# Text without an offset is local time. Only this text can be cast with a zone appended.
 _LOCAL_ISO = """
 coalesce(TRY_CAST(ids[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(ids[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(ids[1] AS TIMESTAMPTZ))::TIMESTAMP
@@ -92,7 +92,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtractedSegment:
-    """The columns of a segment. A *place* is the index of a line among the regular lines of the segment."""
+    """The columns of a segment. A *position* is the number of a line among the regular lines, counted from 0."""
 
     lines: int
     """The number of newlines."""
@@ -107,12 +107,12 @@ class ExtractedSegment:
     """The line numbers of the doubtful lines in the segment."""
     keys: NDArray[np.uint64]
     """The key of each regular line; 0 if it has no `insert_id`. Duplicates have equal keys."""
-    stray_places: Numbers
-    """The places of events whose time is outside the days of the chunk."""
+    stray_positions: Numbers
+    """The positions of events whose time is outside the days of the chunk."""
     stray_times: NDArray[np.int64]
     """The times of these events, in microseconds."""
-    untimed_places: Numbers
-    """The places of events without a time."""
+    untimed_positions: Numbers
+    """The positions of events without a time."""
 
 
 class Extraction:
@@ -132,14 +132,14 @@ class Extraction:
             for number in segment.doubtful
         }
 
-    def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
-        """Return the places of the regular lines whose keys recur, and those keys, both sorted by key."""
+    def recurring_keys(self) -> tuple[Numbers, NDArray[np.uint64]]:
+        """Return the positions of the regular lines whose keys recur in the chunk, and the keys, both sorted by key."""
         keys = np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self.segments)])
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        places = np.flatnonzero(np.isin(keys, recurring[recurring > 0]))
-        places = places[np.argsort(keys[places], kind="stable")]
-        return places, keys[places]
+        positions = np.flatnonzero(np.isin(keys, recurring[recurring > 0]))
+        positions = positions[np.argsort(keys[positions], kind="stable")]
+        return positions, keys[positions]
 
     def count(self, keep: NDArray[np.bool_]) -> "RowCounts":
         """Count the rows flagged in *keep*."""
@@ -148,8 +148,8 @@ class Extraction:
         for segment in self.segments:
             flags = keep[first : first + segment.columns.rows]
             first += segment.columns.rows
-            strays.append(segment.stray_times[flags[segment.stray_places]])
-            untimed += int(np.count_nonzero(flags[segment.untimed_places]))
+            strays.append(segment.stray_times[flags[segment.stray_positions]])
+            untimed += int(np.count_nonzero(flags[segment.untimed_positions]))
         times = np.concatenate(strays)
         rows = int(np.count_nonzero(keep))
         return RowCounts(
@@ -227,9 +227,9 @@ class ExtractionStatement:
             keys=np.concatenate(
                 [np.empty(0, np.uint64), *(values(array, _KEY, np.uint64) for array in arrays)]
             ),
-            stray_places=strays,
+            stray_positions=strays,
             stray_times=times[strays],
-            untimed_places=np.flatnonzero(~timed),
+            untimed_positions=np.flatnonzero(~timed),
         )
 
     def _arrays(self, segment: IndexedText) -> list[Any]:

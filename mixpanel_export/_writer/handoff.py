@@ -9,7 +9,7 @@ _POLL_INTERVAL = 0.5  # seconds; some systems deliver Ctrl-C to a waiting thread
 
 
 class Handoff:
-    """A place for one chunk. The committing thread waits there until the consumer has released the chunk."""
+    """Holds one chunk. The committing thread waits until the consumer has released the chunk."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -46,7 +46,7 @@ class Handoff:
             self._changed.notify_all()
 
     def take(self) -> ValidatedChunk | None:
-        """Release the chunk taken before, and wait for the next one; None if there are no more."""
+        """Release the previous chunk, and wait for the next one. Return None if there are no more."""
         self.release()
         with self._changed:
             while not self._has_ended and (self._chunk is None or self._is_interrupted):
@@ -55,7 +55,7 @@ class Handoff:
             return self._chunk
 
     def release(self) -> None:
-        """Release the chunk that was taken, if any. Its files are then removed."""
+        """Release the current chunk, if any. Its files are then removed."""
         with self._changed:
             if self._is_taken:
                 self._chunk, self._is_taken = None, False

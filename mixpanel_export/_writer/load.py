@@ -66,7 +66,7 @@ class ValidatedChunk:
 
 
 def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) -> None:
-    """Insert chunks into *table*, in one statement on all threads, in the caller's transaction.
+    """Insert chunks into *table* in the caller's transaction. One statement inserts all chunks, on all threads.
 
     The statement takes one chunk at a time from *group* and ends when the group ends. Each thread fills its own row
     groups, so the rows are only roughly in the order of the lines.
@@ -100,5 +100,5 @@ def segment_arrays(chunk: ValidatedChunk) -> Iterator[Iterator[object]]:
 
 
 def first_line(error: Exception) -> str:
-    """Return why a chunk cannot be loaded, on one line that starts as in mixpanel_data."""
+    """Return the reason why a chunk cannot be loaded, in one line that starts like mixpanel_data's message."""
     return f"Write failed: {str(error).splitlines()[0]}"

@@ -20,8 +20,8 @@ _MIN_LINE = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _PIECE = 1 << 20
 _USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
-# How far the search for the end of a string advances from each byte. A quote or a control byte ends the search; a
-# backslash skips the next byte.
+# The number of bytes that the search for the end of a string advances at each byte. A quote or a control byte ends the
+# search; a backslash skips the next byte.
 _STEPS = np.ones(256, dtype=np.int32)
 _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
 # The same search for a single string, used if it is longer than `_USUAL_NAME`.
@@ -92,13 +92,13 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     quotes = _ends_of_strings(text, names, last)
     properties = quotes + len(BETWEEN)
     marks = np.stack((names, quotes, properties, last), axis=1)
-    whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
-    whole[whole] = _equal(text, starts[whole], BEGIN) & _equal(text, quotes[whole], f"{BETWEEN}{{")
-    return LineIndex(ends, candidates[whole], marks[whole])
+    regular = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
+    regular[regular] = _equal(text, starts[regular], BEGIN) & _equal(text, quotes[regular], f"{BETWEEN}{{")
+    return LineIndex(ends, candidates[regular], marks[regular])
 
 
 def _equal(text: bytes | memoryview, at: Offsets, expected: str) -> NDArray[np.bool_]:
-    """Return, for each offset, whether *expected* is there. Every offset leaves room for it."""
+    """Return, for each offset, whether *expected* is there. The text must be long enough after every offset."""
     size = len(expected)
     windows: NDArray[np.bytes_] = np.ndarray(max(0, len(text) - size + 1), f"S{size}", text, strides=1)
     equal: NDArray[np.bool_] = windows[at] == expected.encode()

@@ -16,7 +16,7 @@ LINES = "$lines"
 
 
 class PreparedRead:
-    """A prepared statement that reads `LINES`, whose rows are supplied for each run.
+    """A prepared statement that reads the table `LINES`. The rows of this table are supplied for each run.
 
     Parsing and planning take as long as a run, so a statement is parsed and planned only once. A new statement replaces
     an earlier one with the same *name* on the connection; the earlier one must not be run again.

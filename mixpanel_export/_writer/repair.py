@@ -23,13 +23,13 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
     Raises:
         LoadError: The chunk was already repaired, or lines are missing.
     """
-    if staged.set_aside:
+    if staged.originals:
         raise LoadError(f"DuckDB rejects repaired lines of {staged.chunk}; please report this")
-    aside = staging.side_file(staged)
+    originals = staging.side_file(staged)
     counts = {"rejected": 0, "repaired": 0, "blank": 0}
 
     def lines() -> Iterator[bytes]:
-        with aside.open("wb") as file:
+        with originals.open("wb") as file:
             for line, event in _canonical_lines(connection, staged, doubtful):
                 if line.isspace():
                     counts["blank"] += 1
@@ -42,7 +42,7 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
                     yield event.line
 
     rewritten = staging.rewrite(staged, lines())
-    repaired = replace(rewritten, set_aside=aside, longest_aside=staged.longest_segment)
+    repaired = replace(rewritten, originals=originals, longest_original=staged.longest_segment)
     if repaired.lines + counts["rejected"] + counts["blank"] != staged.lines:
         staging.discard(repaired)
         raise LoadError(f"lines of {staged.chunk} were lost in repair; please report this")
@@ -51,13 +51,13 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
 
 def load_rejects(connection: Connection, staged: StagedChunk) -> None:
     """Insert the original lines that `repair` stored into `_export_rejects`."""
-    if staged.set_aside is None:
+    if staged.originals is None:
         return
     connection.execute(
         "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
         "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
         "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
-        [staged.batch, str(staged.set_aside), 2 * staged.longest_aside + 100],
+        [staged.batch, str(staged.originals), 2 * staged.longest_original + 100],
     )
 
 

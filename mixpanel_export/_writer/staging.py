@@ -38,12 +38,12 @@ _NEWLINE = b"\n"[0]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """About 8 MB of whole lines of a chunk, and their position in the chunk's file."""
+    """About 8 MB of whole lines of a chunk, and the position of these lines in the chunk's file."""
 
     path: Path
     start: int = 0
     stored: int = 0
-    """The number of bytes in the file."""
+    """The number of bytes that the lines occupy in the file."""
     size: int = 0
     """The size of the lines, in bytes."""
     compressed: bool = False
@@ -57,7 +57,7 @@ class Segment:
         """
         with self.path.open("rb") as file:
             if not self.compressed:
-                return _mapped(file, self.start, self.size)
+                return _map_file(file, self.start, self.size)
             file.seek(self.start)
             stored = file.read(self.stored)
         try:
@@ -82,9 +82,9 @@ class StagedChunk:
     keep_rejects: bool = False
     rejects: int = 0
     repaired: int = 0
-    set_aside: Path | None = None
+    originals: Path | None = None
     """A file with the original text of the lines that were rejected or repaired."""
-    longest_aside: int = 0
+    longest_original: int = 0
     """An upper bound for the size of a line in that file, in bytes."""
 
     @property
@@ -168,7 +168,7 @@ class Staging:
         segment_size: int = _SEGMENT,
         columns_memory: int | None = None,
     ) -> None:
-        database = database.resolve()  # a symbolic link may be on another disk
+        database = database.resolve()  # a symbolic link may point to another disk
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -207,28 +207,33 @@ class Staging:
 
     def add(self, item: Block) -> Segment | None:
         """Append the block to its chunk's file. Return the segment that the block completes, if any."""
-        growing = self._open[item.chunk]
+        open_chunk = self._open[item.chunk]
         size = sum(map(len, item.lines))
         complete = None
         with self.writing():
-            if growing.segment.size and growing.segment.size + size > self._segment_size:
-                complete = growing.end_segment(compress_next=self._is_full())
-            stored = growing.append(item.lines, size)
-        self._count(growing.segment.path, stored)
+            if open_chunk.segment.size and open_chunk.segment.size + size > self._segment_size:
+                complete = open_chunk.end_segment(compress_next=self._is_full())
+            stored = open_chunk.append(item.lines, size)
+        self._count(open_chunk.segment.path, stored)
         lines = sum(map(_newlines, item.lines))
-        growing.lines += lines
+        open_chunk.lines += lines
         self.lines += lines
         return complete
 
     def end(self, item: ChunkEnd) -> StagedChunk:
         """Close the chunk's file. Return the complete chunk."""
-        done = self._open.pop(item.chunk)
+        open_chunk = self._open.pop(item.chunk)
         with self.writing():
-            if done.segment.size:
-                done.end_segment()
-            done.file.close()
+            if open_chunk.segment.size:
+                open_chunk.end_segment()
+            open_chunk.file.close()
             staged = StagedChunk(
-                item, done.batch, done.segment.path, tuple(done.segments), done.lines, done.keep_rejects
+                item,
+                open_chunk.batch,
+                open_chunk.segment.path,
+                tuple(open_chunk.segments),
+                open_chunk.lines,
+                open_chunk.keep_rejects,
             )
             if staged.size != item.size:
                 raise EOFError(f"{staged.size} bytes arrived instead of {item.size}; please report this")
@@ -236,16 +241,16 @@ class Staging:
 
     def drop(self, chunk: Chunk) -> None:
         """Discard the blocks of an incomplete chunk, if there are any."""
-        growing = self._open.pop(chunk, None)
-        if growing is not None:
-            self.lines -= growing.lines
+        open_chunk = self._open.pop(chunk, None)
+        if open_chunk is not None:
+            self.lines -= open_chunk.lines
             with self.writing():
-                growing.file.close()
-            self._remove([growing.segment.path])
+                open_chunk.file.close()
+            self._remove([open_chunk.segment.path])
 
     def discard(self, staged: StagedChunk) -> None:
         """Remove the files of a complete chunk."""
-        self._remove([staged.path, *filter(None, [staged.set_aside])])
+        self._remove([staged.path, *filter(None, [staged.originals])])
 
     def rewrite(self, staged: StagedChunk, lines: Iterable[bytes]) -> StagedChunk:
         """Replace the chunk's files with one file that contains *lines*. Return the new chunk."""
@@ -286,16 +291,16 @@ class Staging:
         except (OSError, EOFError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DatabaseError(
-                f"cannot stage beside {self._database} ({reason})",
+                f"cannot stage events beside {self._database} ({reason})",
                 db_path=str(self._database),
                 advice="free up disk space or make the folder writable, then $resume",
             ) from error
 
     def close(self) -> None:
         """Remove the directory and everything in it."""
-        for growing in self._open.values():
+        for open_chunk in self._open.values():
             with suppress(OSError):  # the file is removed below anyway
-                growing.file.close()
+                open_chunk.file.close()
         self._open.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -323,7 +328,7 @@ def _newlines(piece: bytes | memoryview) -> int:
     return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == _NEWLINE))
 
 
-def _mapped(file: BinaryIO, start: int, size: int) -> memoryview:
+def _map_file(file: BinaryIO, start: int, size: int) -> memoryview:
     """Return a part of the file, mapped into memory. A copy would cost memory and page faults."""
     if not size:
         return memoryview(b"")

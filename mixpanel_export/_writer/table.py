@@ -37,9 +37,7 @@ from mixpanel_export._database.write_errors import Days, WriteTexts, WrittenFile
 from mixpanel_export._model import Batch, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.batch_records import BatchRecords
-from mixpanel_export._writer.cross_batch import (
-    record_missing_strays,
-)
+from mixpanel_export._writer.cross_batch import record_missing_strays
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, insert
 from mixpanel_export.changes import DayChange
@@ -58,12 +56,12 @@ class Totals:
     """An export's changes to its table."""
 
     growth: int
-    """Rows by which the table grew; with `replace`, the rows of the new table."""
+    """The number of rows by which the table grew. With `replace`, the number of rows in the new table."""
     removed_duplicates: int
 
 
 class EventsTable:
-    """An events table in a database, as one export uses it."""
+    """An events table that one export fills."""
 
     def __init__(self, connection: Connection, path: Path, spec: ExportSpec) -> None:
         """Check that the table allows the export, and prepare the ledger.
@@ -97,17 +95,17 @@ class EventsTable:
             selection, batches = self.spec.selection, self._ledger.for_selection()
             return list(read_kept(self.connection, self.target_table, selection, batches).values())
 
-    def new_numbers(self, count: int) -> list[int]:
+    def allocate_batch_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
         with self.converting_errors(str(self.spec.days)):
-            numbers = self._ledger.new_numbers(count)
+            numbers = self._ledger.allocate_batch_numbers(count)
         self._numbers += numbers
         return numbers
 
     def load(
         self, group: Group, now: Callable[[], datetime], *, final_attempt: bool = False
     ) -> list[Committed]:
-        """Load the chunks and their ledger rows in one transaction. The *final_attempt* may use more memory.
+        """Load the chunks and their ledger rows in one transaction. If *final_attempt* is true, it may use more memory.
 
         Chunks that are added to the group meanwhile are also loaded.
 
@@ -152,7 +150,10 @@ class EventsTable:
             self.connection.execute("CHECKPOINT")
 
     def record_failure(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Record the failure in the ledger, unless the export has a `limit`, whose days are never considered exported."""
+        """Record the failure in the ledger.
+
+        If the export has a `limit`, nothing is recorded, because its days are never considered exported.
+        """
         if self.spec.limited:
             return
         batch = Batch(
@@ -216,7 +217,7 @@ class EventsTable:
         self.connection.interrupt()
 
     def converting_errors(self, days: Days) -> AbstractContextManager[None]:
-        """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
+        """Convert DuckDB errors, and raise an error if the file was moved or replaced. The errors contain *days*."""
         return self._file.converting_errors(days)
 
     @property
@@ -230,7 +231,7 @@ class EventsTable:
             if starts_empty:
                 if self.target_table != self.name:
                     self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.target_table)}")
-                # In the mode `resume`, days that failed before the table existed are still fetched.
+                # The mode `resume` fetches days that failed before the table existed, so their ledger rows are kept.
                 if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.delete_all()
             else:

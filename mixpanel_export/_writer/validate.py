@@ -1,7 +1,7 @@
 """Validates staged chunks, several at a time, while other chunks are committed.
 
-Validators read only Arrow arrays, so they can use a separate in-memory database, whose settings no application can
-change.
+Validators read only Arrow arrays, so they can use a separate in-memory database. Applications cannot change the settings
+of this database.
 
 A chunk with doubtful lines (see `extract`) is either repaired line by line or fetched again.
 """
@@ -22,7 +22,7 @@ from mixpanel_export._model import Batch, Chunk, Malformed, Status, Unloadable
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
 from mixpanel_export._writer.arrow import ExtractedColumns
-from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
+from mixpanel_export._writer.chunk_duplicates import duplicate_positions, prepare_comparison
 from mixpanel_export._writer.destination import Destination
 from mixpanel_export._writer.extract import (
     ExtractedSegment,
@@ -37,7 +37,7 @@ from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
 
 T = TypeVar("T")
 
-_CLOCK_SAMPLES = 20  # number of chunks; each chunk would show local times
+_CLOCK_SAMPLES = 20  # the number of chunks that are examined for local times
 
 
 class ClockCheck:
@@ -64,11 +64,11 @@ class Validator:
         self._connection = connection
         self._spec = destination.spec
         self._table = destination.target_table
-        self._errors = destination.converting_errors
+        self._converting_errors = destination.converting_errors
         self._staging = staging
         self._clock = clock
         self._extraction = ExtractionStatement(connection, destination.spec.zone)
-        self._comparison = prepared_comparison(connection)
+        self._comparison = prepare_comparison(connection)
 
     def extract(self, segment: Segment, chunk: Chunk) -> ExtractedSegment | Unloadable:
         """Return the columns of a segment of *chunk*, or `Unloadable` if DuckDB cannot read the segment.
@@ -77,7 +77,7 @@ class Validator:
             DatabaseError: DuckDB or the file system fails.
             InterruptedCall: `interrupt` was called.
         """
-        with self._errors(str(chunk)), self._staging.writing():
+        with self._converting_errors(str(chunk)), self._staging.writing():
             try:
                 return self._extract(segment, self._days(chunk))
             except UNLOADABLE as error:
@@ -95,12 +95,12 @@ class Validator:
             DatabaseError: DuckDB or the file system fails.
             InterruptedCall: `interrupt` was called.
         """
-        with self._errors(str(staged.chunk)), self._staging.writing():
+        with self._converting_errors(str(staged.chunk)), self._staging.writing():
             self._clock.look_at(staged)
             extracted = [segment for segment in segments if isinstance(segment, ExtractedSegment)]
             unloadable = next((segment for segment in segments if isinstance(segment, Unloadable)), None)
             if unloadable is None:
-                return self._validated(staged, extracted)
+                return self._validate_segments(staged, extracted)
             discard(extracted)
             self._staging.discard(staged)
             return unloadable
@@ -117,7 +117,7 @@ class Validator:
 
         return self._with_enough_memory(segment.size, partial(self._extraction.extract, text, days, store))
 
-    def _validated(
+    def _validate_segments(
         self, staged: StagedChunk, segments: Sequence[ExtractedSegment]
     ) -> ValidatedChunk | Malformed | Unloadable:
         try:
@@ -138,7 +138,7 @@ class Validator:
                 self._staging.discard(repaired)
                 return Malformed(repaired.chunk, repaired.rejects)
             staged = repaired
-            return self._validated(repaired, self._extract_all(repaired))
+            return self._validate_segments(repaired, self._extract_all(repaired))
         except UNLOADABLE as error:
             self._staging.discard(staged)
             return Unloadable(staged.chunk, first_line(error))
@@ -155,8 +155,8 @@ class Validator:
     def _without_duplicates(self, staged: StagedChunk, extraction: Extraction) -> ValidatedChunk:
         keep = np.ones(extraction.rows, np.bool_)
         if self._spec.dedupe:
-            places = partial(duplicate_places, self._comparison, staged, extraction)
-            keep[self._with_enough_memory(staged.longest_segment, places)] = False
+            positions = partial(duplicate_positions, self._comparison, staged, extraction)
+            keep[self._with_enough_memory(staged.longest_segment, positions)] = False
         counts = extraction.count(keep)
         return ValidatedChunk(
             staged=staged,
@@ -168,7 +168,7 @@ class Validator:
         )
 
     def _with_enough_memory(self, longest: int, read: Callable[[], T]) -> T:
-        """Return the result of *read*. If memory is too small for lines of up to *longest* bytes, retry once."""
+        """Return the result of *read*. If memory is insufficient, retry once with more, for lines of up to *longest* bytes."""
         try:
             return read()
         except duckdb.OutOfMemoryException:

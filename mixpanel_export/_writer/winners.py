@@ -1,9 +1,9 @@
 """Decides which of several rows with the same identity to keep. Pure functions.
 
 The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
-without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last. If several rows were
-processed last, the winner is the row whose text sorts last. So the result does not depend on the order in which rows or batches
-arrive.
+without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last. If several rows have the
+last processing time, the winner is the row whose text sorts last. So the result does not depend on the order in which rows
+or batches arrive.
 """
 
 import re
@@ -20,7 +20,7 @@ whether the row lies within its batch's days, the batch, and the row number. Row
 key."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL for the paths of the compared members of `properties`. One call extracts all, because a call needs a lot of memory."""
+"""SQL for the paths of the compared members of `properties`. One call extracts them all, because a call uses much memory."""
 
 ROW_OVERHEAD = 512
 """The bytes of memory that a row needs in Python, in addition to its text."""
@@ -63,9 +63,9 @@ def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int,
             _compare(by_identity, candidate)
         # The next page may have more rows with the last key.
         last = max((rows.key for rows in by_identity.values()), default=0)
-        yield from chain.from_iterable(one.result() for one in by_identity.values() if one.key < last)
-        by_identity = {identity: one for identity, one in by_identity.items() if one.key == last}
-    yield from chain.from_iterable(one.result() for one in by_identity.values())
+        yield from chain.from_iterable(rows.result() for rows in by_identity.values() if rows.key < last)
+        by_identity = {identity: rows for identity, rows in by_identity.items() if rows.key == last}
+    yield from chain.from_iterable(rows.result() for rows in by_identity.values())
 
 
 def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> None:
@@ -92,7 +92,7 @@ def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> 
 
 
 def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
-    """Return an identity's *texts* as they are in the row's *properties*."""
+    """Return the values of an identity as they were sent. *texts* has the values as DuckDB extracted them."""
     if not _REWRITTEN.search("\n".join(filter(None, texts))):
         return texts
     try:

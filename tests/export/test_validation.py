@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tables import DAYS, NOW, lines, new_table
 
 from mixpanel_export._database.connection import connected_for_export
-from mixpanel_export._export.validation import Validated, Validation
+from mixpanel_export._export.validation import Validation, ValidationResult
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Malformed, Unloadable
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
@@ -32,10 +32,10 @@ class Chunks:
 
     def __init__(self, staging: Staging) -> None:
         self.staging = staging
-        self.validated: list[tuple[Chunk, Validated]] = []
+        self.validated: list[tuple[Chunk, ValidationResult]] = []
         self.validation = Validation(self.on_validated)
 
-    def on_validated(self, staged: StagedChunk, validated: Validated) -> None:
+    def on_validated(self, staged: StagedChunk, validated: ValidationResult) -> None:
         self.validated.append((staged.chunk, validated))
 
     async def begin(self, chunk: Chunk, *blocks: bytes) -> None:

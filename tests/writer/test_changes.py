@@ -73,7 +73,7 @@ def compared(
             zone,
             new=batches[1:],
             old=batches[:1],
-            accepted=frozenset(accepted),
+            accepted_losses=frozenset(accepted),
             now=NOW,
         )
     return comparisons[2]

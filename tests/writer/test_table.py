@@ -326,4 +326,4 @@ def test_batch_ids_go_on_after_their_sequence_was_dropped(
     staging = table.number(DAYS)
     committed(table, [staged(table, staging, chunk, lines(1)) for chunk in DAYS], staging)
     connection.execute("DROP SEQUENCE _export_batch_ids")
-    assert new_table(connection, db, "append").new_numbers(2) == [6, 7]
+    assert new_table(connection, db, "append").allocate_batch_numbers(2) == [6, 7]
