@@ -33,7 +33,7 @@ def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -
         days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(empty))
         warnings.warn(
             AdvisoryWarning(
-                "these days are treated as days without events, because both responses for them were empty",
+                "treated as days without events, because both responses for these days were empty",
                 days=days,
                 advice="if they should have events, export them again with $append",
             ),

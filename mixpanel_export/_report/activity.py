@@ -13,8 +13,8 @@ _MAX_BUCKETS = 370  # bars in a chart
 def read_activity(connection: Connection, table: str, zone: str, first: date, last: date) -> Activity:
     """Return the activity of a table. The buckets contain the events from *first* to *last*, which are days in *zone*.
 
-    The names, `events` and `users` cover the whole table. Distinct users are counted with SELECT DISTINCT in a subquery:
-    DuckDB can spill that to disk, so memory use stays bounded.
+    The names, `events` and `users` cover the whole table. Distinct users are counted with SELECT DISTINCT in a subquery.
+    DuckDB can spill this subquery to disk, so memory use stays bounded.
     """
     unit = unit_for((last - first).days + 1)
     source = quoted(table)
@@ -30,7 +30,7 @@ def read_activity(connection: Connection, table: str, zone: str, first: date, la
         f"SELECT count(*) FROM (SELECT DISTINCT distinct_id FROM {source} WHERE distinct_id IS NOT NULL)"
     ).fetchall()
     stacked = [name for name, _ in names[:STACKED_NAMES]]
-    buckets = _buckets(connection, _dated(source, zone, unit, first, last), unit, stacked)
+    buckets = _buckets(connection, _bucketed_events(source, zone, unit, first, last), unit, stacked)
     return Activity(
         unit=unit,
         first=first,
@@ -63,7 +63,7 @@ def _last_day(first: date, unit: BucketUnit) -> date:
     return first + timedelta(days=6 if unit == "week" else 0)
 
 
-def _dated(source: str, zone: str, unit: BucketUnit, first: date, last: date) -> str:
+def _bucketed_events(source: str, zone: str, unit: BucketUnit, first: date, last: date) -> str:
     """Return SQL for the events from *first* to *last*, each with the first day of its bucket."""
     local = "event_time" if zone == "UTC" else f"timezone('{zone}', timezone('UTC', event_time))"
     return (

@@ -15,7 +15,7 @@ from mixpanel_export._report.properties import read_properties
 from mixpanel_export._report.quality import read_quality
 from mixpanel_export._report.requests import ledger_of, timeline_of, usage_of
 
-_MOST_TABLES = 5
+_MAX_TABLES = 5
 
 _NO_PROPERTIES = Properties(rows=(), others=0, events=0, flat_table=None)
 
@@ -39,9 +39,9 @@ def collect(
         file_name=path.name,
         created=now,
         tables=tuple(
-            _table(connection, name, tables[name], examples=examples) for name in names[:_MOST_TABLES]
+            _table(connection, name, tables[name], examples=examples) for name in names[:_MAX_TABLES]
         ),
-        other_tables=tuple(names[_MOST_TABLES:]),
+        other_tables=tuple(names[_MAX_TABLES:]),
         examples=examples,
         profiles=tuple(
             ProfilesReport(

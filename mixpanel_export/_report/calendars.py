@@ -7,12 +7,12 @@ from itertools import pairwise
 from mixpanel_export._database.coverage import Coverage, Failure
 from mixpanel_export._model import Selection
 from mixpanel_export._report.model import SILENT, STATUSES, Calendar, CalendarDay, FailedDays
-from mixpanel_export._report.personal import reason_of
+from mixpanel_export._report.personal import failure_reason
 
-MOST_DAYS = 3_660
+MAX_DAYS = 3_660
 """The maximum number of days in a calendar."""
 
-_MOST_FAILURES = 50
+_MAX_FAILURES = 50
 
 
 def calendar_of(coverage: Coverage, *, examples: bool) -> Calendar:
@@ -24,10 +24,10 @@ def calendar_of(coverage: Coverage, *, examples: bool) -> Calendar:
     counts = Counter(day.status for day in days)
     return Calendar(
         selection=_words(coverage.selection, examples=examples),
-        days=tuple(days[-MOST_DAYS:]),
+        days=tuple(days[-MAX_DAYS:]),
         counts=tuple((status, counts[status]) for status in STATUSES if counts[status]),
         failures=_failures(coverage.failures, examples=examples),
-        earlier_days=max(0, len(days) - MOST_DAYS),
+        earlier_days=max(0, len(days) - MAX_DAYS),
     )
 
 
@@ -42,12 +42,12 @@ def _failures(failures: Sequence[Failure], *, examples: bool) -> tuple[FailedDay
     """Return the newest failures, newest first. Failures on adjacent days with the same reason are merged."""
     rows: list[FailedDays] = []
     for failure in failures:
-        reason = reason_of(failure.error, examples=examples) or ""
+        reason = failure_reason(failure.error, examples=examples) or ""
         rows.append(FailedDays(failure.days.first, failure.days.last, reason))
-    joined = rows[:1]
+    merged = rows[:1]
     for before, row in pairwise(rows):
         if before.reason == row.reason and (row.first - before.last).days == 1:
-            joined[-1] = FailedDays(joined[-1].first, row.last, row.reason)
+            merged[-1] = FailedDays(merged[-1].first, row.last, row.reason)
         else:
-            joined.append(row)
-    return tuple(reversed(joined[-_MOST_FAILURES:]))
+            merged.append(row)
+    return tuple(reversed(merged[-_MAX_FAILURES:]))

@@ -22,7 +22,7 @@ Spec = dict[str, Any]
 OTHER = "other events"
 
 _HEIGHT = 190  # pixels
-_LOW = 110  # pixels
+_LOW_HEIGHT = 110  # pixels
 _MAX_BAR_WIDTH = 40  # pixels of a bar
 _MIN_DAYS = 14  # on an axis; with fewer days, the bars would be too wide
 _LONG = 60  # days
@@ -57,7 +57,7 @@ def javascript() -> str:
 
 
 def series_colour(index: int, count: int) -> str:
-    """Return the CSS colour of the series at *index* of *count*. The last one is for all other events."""
+    """Return the CSS colour of the series at *index* of *count* series. The last series contains all other events."""
     return "var(--series-other)" if index == count - 1 else f"var(--series-{index + 1})"
 
 
@@ -68,7 +68,7 @@ def events_chart(activity: Activity) -> Spec:
     rows = [
         _span(bucket, activity) | {"index": index, "count": count, "top": top}
         for bucket in activity.buckets
-        for index, (count, top) in enumerate(_stacked((*bucket.by_name, bucket.others)))
+        for index, (count, top) in enumerate(_running_totals((*bucket.by_name, bucket.others)))
         if count
     ]
     chart = (
@@ -81,7 +81,7 @@ def events_chart(activity: Activity) -> Spec:
             tooltip=[_day(activity), alt.Tooltip("name:N", title="event"), _number("count", "events")],
         )
     )
-    return _finished(chart, rows, _HEIGHT)
+    return _to_spec(chart, rows, _HEIGHT)
 
 
 def users_chart(activity: Activity) -> Spec:
@@ -93,7 +93,7 @@ def users_chart(activity: Activity) -> Spec:
         color=alt.value("var(--series-1)"),
         tooltip=[_day(activity), _number("users", "users")],
     )
-    return _finished(chart, rows, _HEIGHT)
+    return _to_spec(chart, rows, _HEIGHT)
 
 
 def timeline_chart(timeline: Timeline) -> Spec:
@@ -122,7 +122,7 @@ def timeline_chart(timeline: Timeline) -> Spec:
             tooltip=["days:N", "phase:N", alt.Tooltip("seconds:Q", format=",.3f")],
         )
     )
-    return _finished(chart, rows, _ROW * max(3, len(order)))
+    return _to_spec(chart, rows, _ROW * max(3, len(order)))
 
 
 def requests_chart(usage: Sequence[Usage]) -> Spec:
@@ -157,11 +157,11 @@ def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spe
             tooltip=["day:N", amount],
         )
     )
-    return _finished(chart, rows, _LOW)
+    return _to_spec(chart, rows, _LOW_HEIGHT)
 
 
 def ticks(first: date, last: date) -> list[date]:
-    """Return at most `_MAX_TICKS` days for the labels of an axis; in long ranges, the first days of months."""
+    """Return at most `_MAX_TICKS` days for the labels of an axis. In long ranges, they are the first days of months."""
     days = (last - first).days + 1
     if days > _LONG:
         months = (last.year - first.year) * 12 + last.month - first.month
@@ -197,19 +197,22 @@ def _bars(activity: Activity) -> alt.Chart:
 
 
 def _span(bucket: Bucket, activity: Activity) -> dict[str, Any]:
-    """Return the start and the end of a bucket's bar. The first and the last bar may be shortened."""
+    """Return the start and the end of a bucket's bar. The first and the last bar may be shorten."""
     begin = max(bucket.first, activity.first)
     end = min(bucket.last, activity.last) + timedelta(days=1)
     return {"begin": _milliseconds(begin), "end": _milliseconds(end)}
 
 
-def _stacked(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _running_totals(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield each count with the sum up to and including it."""
     return zip(counts, accumulate(counts), strict=True)
 
 
 def _milliseconds(day: date) -> int:
-    """Return the start of a day as a JavaScript timestamp in milliseconds. UTC is used so that readers in all time zones see the same day."""
+    """Return the start of a day as a JavaScript timestamp in milliseconds.
+
+    The start is in UTC, so that readers in all time zones see the same day.
+    """
     return (day - date(1970, 1, 1)).days * 86_400_000
 
 
@@ -238,7 +241,7 @@ def _colours(field: str, domain: list[Any], colours: list[str]) -> alt.Color:
     return alt.Color(f"{field}:N", legend=None, scale=alt.Scale(domain=domain, range=colours))
 
 
-def _finished(chart: alt.Chart, rows: list[dict[str, Any]], height: int) -> Spec:
+def _to_spec(chart: alt.Chart, rows: list[dict[str, Any]], height: int) -> Spec:
     # The rows are added last, so that altair does not validate each of them.
     spec = chart.properties(width="container", height=height).to_dict()
     return spec | {"datasets": {"rows": rows}, "config": _CONFIG}

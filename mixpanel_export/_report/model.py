@@ -133,7 +133,7 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """An event that another batch has in a newer version."""
+    """An event of which another batch has a newer version."""
 
     event_name: str | None
     day: date | None
@@ -164,9 +164,10 @@ class Quality:
     """Duplicates, rejected lines and repaired events."""
 
     removed: int
-    """Removed duplicates, within a batch or across batches."""
+    """The number of removed duplicates, within a batch or across batches."""
     across: int
-    """The duplicates across batches, which are in `_export_duplicates`."""
+    """The number of duplicates across batches, which are in `_export_duplicates`."""
+
     rejected: int
     repaired: int
     across_by_name: tuple[tuple[str | None, int], ...]
@@ -213,7 +214,7 @@ class Timeline:
     began: datetime | None
     """When the first request started to wait for the quota, in naive UTC; None if the ledger does not have these times."""
     seconds: float
-    """From `began` to the last commit."""
+    """The time from `began` to the last commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ class ReportData:
 
     file_name: str
     created: datetime
-    """Aware."""
+    """With a time zone."""
     tables: tuple[TableReport, ...]
     other_tables: tuple[str, ...]
     """Exported tables that are left out."""

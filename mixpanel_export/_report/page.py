@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LEVELS = 4  # shades of complete days
-_FEW = 8  # properties
+_MIN_ROWS = 8  # in the first of two tables of properties
 _SHOWN_PROPERTIES = 30
 _SHOWN_BATCHES = 15
 _MINUTE = 60
@@ -69,7 +69,7 @@ class _DayCounts:
 
 
 def render(data: ReportData) -> str:
-    """Return the page. It does not load anything: its content security policy allows only its own scripts, and no requests."""
+    """Return the page. Its content security policy allows only the scripts in the page, and does not allow requests."""
     bundle, script = charts.javascript(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _environment().get_template("page.html.jinja").render(
         data=data,
@@ -141,7 +141,10 @@ def _months(calendar: Calendar) -> Iterator[_Month]:
 
 
 def _usual_rows(days: Sequence[CalendarDay]) -> int:
-    """Return the rows of a day that only one of ten exceeds, so that one large day does not make all others pale."""
+    """Return a number of rows that only one day in ten exceeds.
+
+    Days with this number have the strongest colour, so one very large day does not make all other days pale.
+    """
     rows = sorted(day.rows for day in days if day.rows)
     return rows[len(rows) * 9 // 10] if rows else 0
 
@@ -167,7 +170,7 @@ def _day_counts(table: TableReport) -> _DayCounts:
 
 def _halves(rows: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
     """Return the rows for two tables side by side. If there are only a few rows, there is one table."""
-    middle = max(_FEW, ceil(len(rows) / 2))
+    middle = max(_MIN_ROWS, ceil(len(rows) / 2))
     return rows[:middle], rows[middle:]
 
 

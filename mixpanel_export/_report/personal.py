@@ -7,24 +7,24 @@ from mixpanel_export._model import Batch, Selection
 _MAX_TEXT = 300  # characters of properties, a raw line or a reason
 
 
-def reason_of(error: str | None, *, examples: bool) -> str | None:
-    """Return why a batch failed.
+def failure_reason(error: str | None, *, examples: bool) -> str | None:
+    """Return the reason why a batch failed.
 
     An error may quote a response, a value or a filter, but only after its first colon. So if *examples* is false, the
-    reason ends there.
+    reason ends before this colon.
     """
     if error is None:
         return None
     text = " ".join(error.split())
-    return shortened(text) if examples else shortened(text.partition(": ")[0])
+    return shorten(text) if examples else shorten(text.partition(": ")[0])
 
 
 def for_report(batch: Batch, *, examples: bool) -> Batch:
-    """Return *batch*. If *examples* is false, remove its filter, and the parts of its error that may quote data."""
+    """Return *batch*. If *examples* is false, remove its filter and the parts of its error that may quote data."""
     selection = batch.selection if examples else Selection(batch.selection.project)
-    return replace(batch, error=reason_of(batch.error, examples=examples), selection=selection)
+    return replace(batch, error=failure_reason(batch.error, examples=examples), selection=selection)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return *text*, cut off after `_MAX_TEXT` characters."""
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

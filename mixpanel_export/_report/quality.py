@@ -1,4 +1,4 @@
-"""Duplicates, rejected lines and repaired events, with examples."""
+"""Reads the numbers and examples of duplicates, rejected lines and repaired events."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.schema import table_exists
 from mixpanel_export._model import Batch
 from mixpanel_export._report.model import Duplicate, Quality, Reject
-from mixpanel_export._report.personal import shortened
+from mixpanel_export._report.personal import shorten
 
 _EXAMPLES = 10  # of each kind
 _NAMES = 10
-_LINE = 1200  # maximum bytes to read from a raw line; a character has up to four bytes
+_LINE = 1200  # bytes to read from a raw line; a character has up to four bytes
 
 
 def read_quality(connection: Connection, table: str, batches: Sequence[Batch], *, examples: bool) -> Quality:
@@ -46,7 +46,7 @@ def _duplicates(connection: Connection, own: str, table: str, *, examples: bool)
         [table],
     ).fetchall()
     return [
-        Duplicate(*public, *((distinct_id, insert_id, shortened(properties or "")) if examples else ()))
+        Duplicate(*public, *((distinct_id, insert_id, shorten(properties or "")) if examples else ()))
         for *public, distinct_id, insert_id, properties in rows
     ]
 
@@ -63,7 +63,7 @@ def _rejects(connection: Connection, table: str, *, examples: bool) -> list[Reje
     ).fetchall()
     return [
         Reject(
-            reason, batch, first, last, size, shortened(line.decode("utf-8", "replace")) if examples else None
+            reason, batch, first, last, size, shorten(line.decode("utf-8", "replace")) if examples else None
         )
         for reason, batch, first, last, size, line in rows
     ]

@@ -1,4 +1,4 @@
-"""The requests of the last export, the requests and bytes on each day, and the ledger. Pure functions of its rows."""
+"""The requests of the last export, the requests and bytes on each day, and the ledger. Pure functions of ledger rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ _MAX_BATCHES = 200  # of the ledger
 
 
 def timeline_of(batches: Sequence[Batch]) -> Timeline:
-    """Return the timeline of the last export. Batches of older releases have no times."""
+    """Return the timeline of the last export. Batches from older releases do not have times."""
     last = max((batch.export for batch in batches if batch.export is not None), default=None)
     rows = sorted(
         ((batch.queued_at, batch) for batch in batches if batch.export == last and batch.queued_at),

@@ -59,7 +59,7 @@ async def download_events(
             if stats.empty_response:
                 stats = await fetcher.fetch(days, _FileSink(file))
             if stats.empty_response:
-                text = "both responses for these days were empty, so they are treated as days without events"
+                text = "treated as days without events, because both responses for these days were empty"
                 warnings.warn(AdvisoryWarning(text, days=days), stacklevel=2)
 
     await in_task(download)

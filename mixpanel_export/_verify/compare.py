@@ -1,9 +1,10 @@
-"""Finds the differences between the counts of a table and those of Mixpanel, and explains them. Pure functions.
+"""Finds the differences between the counts of a table and Mixpanel's counts, and explains them. Pure functions.
 
 Mixpanel documents (docs: reference/event-deduplication.md) that its reports count events with the same name,
-distinct_id, time and `$insert_id` once, and that its compaction, which may run hours or weeks later, or not at all, keeps only
-one of the events with the same name, distinct_id, day and `$insert_id`. We infer that the Query API counts events the way reports do.
-If it counts duplicates instead, the surplus of a batch must equal the number of duplicates that the export removed.
+distinct_id, time and `$insert_id` once. It also documents that its compaction keeps only one of the events with the same
+name, distinct_id, day and `$insert_id`. The compaction may run hours or weeks later, or not at all. We infer that the
+Query API counts events the way reports do. If it counts duplicates instead, the surplus of a batch must equal the number
+of duplicates that the export removed.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +32,7 @@ class Difference:
 
     @property
     def surplus(self) -> int:
-        """How many more events Mixpanel counts than the table has rows."""
+        """The number of events that Mixpanel counts, minus the number of rows in the table."""
         return self.events - self.rows
 
     @property
@@ -46,7 +47,7 @@ class Evidence:
 
     table: TableCounts
     mergeable: Mapping[Cell, int]
-    """How many rows compaction would remove, by name and day."""
+    """The number of rows that compaction would remove, by name and day."""
     hidden: Collection[str]
     """The names that Mixpanel counts but does not export."""
 
@@ -64,11 +65,13 @@ def differences(
     ]
 
 
-def explained(part: Part, found: Sequence[Difference], evidence: Evidence) -> Iterator[CountDifference]:
+def explain(
+    part: Part, part_differences: Sequence[Difference], evidence: Evidence
+) -> Iterator[CountDifference]:
     """Yield the differences of the days that are reported, each with its explanation."""
-    duplicates = set(_duplicates(part, found, evidence))
-    untimed = set(_untimed(found, evidence.table))
-    for difference in found:
+    duplicates = set(_duplicates(part, part_differences, evidence))
+    untimed = set(_untimed(part_differences, evidence.table))
+    for difference in part_differences:
         if part.reports(difference.day.day):
             explanation = _explanation(difference, evidence)
             if explanation is None and difference.cell in untimed:
@@ -85,7 +88,7 @@ def explained(part: Part, found: Sequence[Difference], evidence: Evidence) -> It
 
 
 def _explanation(difference: Difference, evidence: Evidence) -> Explanation | None:
-    """Return the explanation of a difference if it can be found without other differences, else None."""
+    """Return the explanation of a difference, or None if it depends on other differences or there is none."""
     day, surplus = difference.day, difference.surplus
     if surplus > 0 and difference.name in evidence.hidden:
         return "hidden"
@@ -96,38 +99,38 @@ def _explanation(difference: Difference, evidence: Evidence) -> Explanation | No
     return "merged" if 0 < -surplus <= evidence.mergeable.get(difference.cell, 0) else None
 
 
-def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:
+def _duplicates(part: Part, part_differences: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:
     """Yield the differences of days whose surplus is consistent with the number of removed duplicates.
 
-    The numbers need not be equal, because some removed rows belong to other days. A newer version of a row may be in
-    another batch, for example if the same event was sent with two different days. Or the row's time may lie outside its
-    batch's days. Rows without a time may also be part of the surplus.
+    The surplus and this number need not be equal, because some removed rows belong to other days. A newer version of a row
+    may be in another batch, for example if the same event was sent with two different days. The time of a row may also lie
+    outside its batch's days. In addition, rows without a time may be part of the surplus.
     """
     by_day: defaultdict[date, list[Difference]] = defaultdict(list)
-    for difference in found:
+    for difference in part_differences:
         if difference.name not in evidence.hidden:
             by_day[difference.day.day].append(difference)
     for days in _groups(part):
         numbers = {number for day in days for number in day.batches} & part.batches.keys()
-        if not (_are_whole(part, days) and numbers.isdisjoint(evidence.table.changed)):
+        if not (_have_whole_batches(part, days) and numbers.isdisjoint(evidence.table.changed)):
             continue
-        here = [difference for day in days for difference in by_day[day.day]]
-        surplus = sum(difference.surplus for difference in here)
+        group = [difference for day in days for difference in by_day[day.day]]
+        surplus = sum(difference.surplus for difference in group)
         bounds = [_duplicate_bounds(part.batches[number], evidence.table) for number in numbers]
-        fewest, most = sum(few for few, _ in bounds), sum(many for _, many in bounds)
-        if fewest <= surplus <= most and all(each.surplus > 0 for each in here):
-            yield from (difference.cell for difference in here)
+        min_surplus, max_surplus = sum(low for low, _ in bounds), sum(high for _, high in bounds)
+        if min_surplus <= surplus <= max_surplus and all(each.surplus > 0 for each in group):
+            yield from (difference.cell for difference in group)
 
 
 def _duplicate_bounds(batch: Batch, table: TableCounts) -> tuple[int, int]:
-    """Return the least and the greatest surplus of a batch's days if Mixpanel counts duplicates."""
+    """Return the smallest and the largest surplus that a batch's days can have if Mixpanel counts duplicates."""
     untimed = sum(count for (_, number), count in table.untimed.items() if number == batch.number)
     elsewhere = table.hidden.get(batch.number, 0) + batch.stray_rows
     return batch.removed_duplicates - elsewhere, batch.removed_duplicates + untimed
 
 
 def _groups(part: Part) -> Iterator[list[ComparedDay]]:
-    """Yield the days of the part in groups that share no batch."""
+    """Yield the days of the part in groups. Two groups never have a batch in common."""
     group: list[ComparedDay] = []
     batches: set[int] = set()
     for _, day in sorted(part.days.items()):
@@ -140,26 +143,26 @@ def _groups(part: Part) -> Iterator[list[ComparedDay]]:
         yield group
 
 
-def _are_whole(part: Part, days: Sequence[ComparedDay]) -> bool:
+def _have_whole_batches(part: Part, days: Sequence[ComparedDay]) -> bool:
     """Whether *days* contain all days of their batches."""
     touched = {each for day in days for each in day.table_days.dates}
     numbers = {number for day in days for number in day.batches} & part.batches.keys()
     return all(touched.issuperset(part.batches[number].days.dates) for number in numbers)
 
 
-def _untimed(found: Iterable[Difference], table: TableCounts) -> Iterator[Cell]:
+def _untimed(part_differences: Iterable[Difference], table: TableCounts) -> Iterator[Cell]:
     """Yield the differences that rows without a time explain.
 
-    If an event name has enough such rows in a set of batches, they explain all its differences there.
+    If an event name has enough rows without a time in a set of batches, they explain all its differences in these batches.
     """
     by_batches: defaultdict[tuple[str, frozenset[int]], list[Difference]] = defaultdict(list)
-    for difference in found:
+    for difference in part_differences:
         if difference.surplus > 0:
             by_batches[difference.name, difference.day.batches].append(difference)
-    for (name, batches), those in by_batches.items():
+    for (name, batches), group in by_batches.items():
         rows = sum(table.untimed.get((name, number), 0) for number in batches - table.changed)
-        if sum(difference.surplus for difference in those) <= rows:
-            yield from (difference.cell for difference in those)
+        if sum(difference.surplus for difference in group) <= rows:
+            yield from (difference.cell for difference in group)
 
 
 def failed_days(
@@ -184,8 +187,8 @@ def likely_offset(
 ) -> float | None:
     """Return the offset from UTC, in hours, at which the table agrees with Mixpanel on *days*; None if there is none.
 
-    *hours* has the number of rows by name and hour in UTC, and includes the day before and the day after *days*.
-    *current* is the number of events by which these names differ in the current zone.
+    *hours* has the number of rows by name and hour in UTC. It includes the day before and the day after *days*. *current*
+    is the number of events by which the counts of these names differ in the current zone.
     """
     wrong = {offset: _disagreement(hours, events, days, offset) for offset in _OFFSETS}
     best = min(wrong, key=lambda offset: (wrong[offset], abs(offset)))

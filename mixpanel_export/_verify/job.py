@@ -1,4 +1,4 @@
-"""The arguments of a verification, checked."""
+"""Checks the arguments of a verification and converts them into a job."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -53,23 +53,23 @@ class VerifyArguments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A verification whose arguments have been checked."""
+    """The settings of a verification, after all checks."""
 
     arguments: VerifyArguments
     path: Path
     parameters: RequestParameters
     """The URL of the Query API, the credentials and the timeouts."""
     zone: str | None
-    """The reporting time zone; None for that of the table."""
+    """The reporting time zone; None means the zone of the table's days."""
     ignored: frozenset[str]
-    """Names of events that are not compared."""
+    """The event names that are not compared."""
     quota: Quota
     """The quota of the Query API."""
     pauses: Pauses = DEFAULT_PAUSES
 
     @property
     def credentials(self) -> Credentials:
-        """The credentials of all requests."""
+        """The credentials for all requests."""
         return self.parameters.credentials
 
 

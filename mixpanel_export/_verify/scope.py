@@ -1,7 +1,7 @@
 """Decides which days and event names of a table are compared. Pure functions.
 
-Mixpanel counts events per day in the project's reporting time zone. If the table's days are in another zone, such a day
-overlaps two days of the table.
+Mixpanel counts events per day in the project's reporting time zone. If the table's days are in another zone, each of
+Mixpanel's days overlaps two days of the table.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from mixpanel_export._timezones import in_zone, to_utc
 from mixpanel_export.errors import ArgumentError, SelectionError
 
 OLD_AFTER = 30
-"""The age of a day, in days, above which Mixpanel may have changed it, so that differences count as explained."""
+"""A number of days. Mixpanel may change older days, so their differences are treated as explained."""
 
 _USUAL_DAYS = 30
 _NOT_COMPARED = frozenset({"limited", "none"})  # "none": the table does not have the day
@@ -28,12 +28,13 @@ class ComparedDay:
 
     day: date
     table_days: Chunk
-    """The days of the table that it overlaps."""
+    """The days of the table that this day overlaps."""
     batches: frozenset[int]
-    """The batches of those days."""
+    """The batches of these days of the table."""
     open: bool
-    """Whether a day of the table was open when it was exported."""
+    """Whether one of these days of the table was open when it was exported."""
     old: bool
+    """Whether the day is older than `OLD_AFTER`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Part:
     """The names; None for all."""
     days: Mapping[date, ComparedDay]
     requested: Chunk
-    """The days to report. `days` also has the other days of their batches, to compare the numbers of duplicates."""
+    """The days to report. `days` also contains the other days of their batches, because duplicates are counted by batch."""
     batches: Mapping[int, Batch]
 
     def includes(self, name: str) -> bool:
@@ -87,7 +88,9 @@ def scope_of(
     zone: str | None,
     now: datetime,
 ) -> Scope:
-    """Return the scope of a verification, given the coverages of the table's selections. The other arguments are as in `Job`.
+    """Return the scope of a verification. *coverages* has one item for each selection of the table.
+
+    *from_date* and *to_date* are the same as in `verify_events`. If *zone* is None, it is the zone of the table's days.
 
     Raises:
         ArgumentError: A day is invalid, or the table has none of the days.
@@ -119,7 +122,7 @@ def skipped_days(scope: Scope) -> list[Chunk]:
 
 
 def refetch_days(scope: Scope, failed: Collection[date]) -> list[Chunk]:
-    """Return the days to export again: those of the table that the *failed* days overlap."""
+    """Return the days to export again: the days of the table that the *failed* days overlap."""
     touched = [part.days[day].table_days for part in scope.parts for day in failed if day in part.days]
     return list(join_days({day for days in touched for day in days.dates}))
 
@@ -149,21 +152,21 @@ def _part(coverage: Coverage, requested: Chunk, zone: str, today: date) -> Part:
         batches.update(dict.fromkeys(batch.days.dates, batch))
     statuses = {day.day: day.status for day in coverage.days}
 
-    def compared(days: Iterable[date]) -> dict[date, ComparedDay]:
-        found = {}
+    def compared_days(days: Iterable[date]) -> dict[date, ComparedDay]:
+        result = {}
         for day in days:
-            touched = table_days(day, zone, coverage.options.zone)
-            if _NOT_COMPARED.isdisjoint(statuses.get(each, "none") for each in touched.dates):
-                its = [batches[each] for each in touched.dates if statuses[each] != MISSING]
-                numbers = frozenset(batch.number for batch in its)
-                open_ = any(_was_open(touched.last, batch) for batch in its)
-                found[day] = ComparedDay(day, touched, numbers, open_, (today - day).days > OLD_AFTER)
-        return found
+            overlap = table_days(day, zone, coverage.options.zone)
+            if _NOT_COMPARED.isdisjoint(statuses.get(each, "none") for each in overlap.dates):
+                day_batches = [batches[each] for each in overlap.dates if statuses[each] != MISSING]
+                numbers = frozenset(batch.number for batch in day_batches)
+                open_ = any(_was_open(overlap.last, batch) for batch in day_batches)
+                result[day] = ComparedDay(day, overlap, numbers, open_, (today - day).days > OLD_AFTER)
+        return result
 
-    days = compared(requested.dates)
+    days = compared_days(requested.dates)
     visible = {batch.number: batch for batch in coverage.batches if batch.visible}
     numbers = {number for day in days.values() for number in day.batches} & visible.keys()
-    days |= compared({day for number in numbers for day in visible[number].days.dates} - days.keys())
+    days |= compared_days({day for number in numbers for day in visible[number].days.dates} - days.keys())
     events = coverage.selection.events
     return Part(None if events is None else frozenset(events), days, requested, visible)
 

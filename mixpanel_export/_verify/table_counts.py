@@ -64,10 +64,10 @@ SELECT event_name, export_batch, count(*) FROM {table} WHERE event_time IS NULL 
 
 @dataclass(frozen=True, slots=True)
 class TableCoverage:
-    """What the ledger says about a table and a project."""
+    """The ledger's information about a table and a project."""
 
     table: str
-    """The table's name, in the database's spelling."""
+    """The table's name as the database spells it."""
     coverages: tuple[Coverage, ...]
     """One for each selection of the project."""
     others: tuple[int, ...]
@@ -78,21 +78,21 @@ class TableCoverage:
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """The numbers of rows of a table, without those of other projects."""
+    """The numbers of rows in a table, without the rows of other projects."""
 
     rows: Mapping[Cell, int]
     names: frozenset[str]
-    """All event names of the table, on any day."""
+    """The names of all events in the table, on any day."""
     untimed: Mapping[tuple[str, int], int]
-    """The rows without a time, by name and batch."""
+    """The number of rows without a time, by name and batch."""
     hidden: Mapping[int, int]
-    """The number of rows in each batch of which another batch has a newer version."""
+    """For each batch, the number of its rows that are hidden because another batch has a newer version."""
     changed: frozenset[int]
-    """The batches whose number of rows differs from the ledger, so the ledger cannot explain their differences."""
+    """The batches whose number of rows differs from the ledger. The ledger cannot explain their differences."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Connection]:
+def connect_read_only(path: Path) -> Iterator[Connection]:
     """Open the file read-only, or in the mode in which this process already has it open.
 
     Raises:
@@ -125,11 +125,11 @@ def read(path: Path, call: Callable[[Connection], T], connection: Connection) ->
 
 
 def read_coverage(connection: Connection, table: str, project: str) -> TableCoverage:
-    """Return what the ledger says about a table and a project.
+    """Return the ledger's information about a table and a project.
 
     Raises:
         TableNotFoundError: There is no such table.
-        TableFormatError: The table does not have an export's columns, or a newer release wrote the ledger.
+        TableFormatError: The table does not have the columns of an exported table, or a newer release wrote the ledger.
         SelectionError: The table has no days of the project.
     """
     check_ledger(connection)
@@ -170,21 +170,21 @@ def read_counts(connection: Connection, table: TableCoverage, days: Chunk, zone:
     ).fetchall()
     names = connection.execute(f"SELECT DISTINCT event_name FROM {source}").fetchall()
     untimed = connection.execute(_UNTIMED.format(table=source)).fetchall()
-    has_hidden = table_exists(connection, "_export_duplicates")  # the first releases did not have it
+    has_hidden = table_exists(connection, "_export_duplicates")  # the first releases did not have this table
     hidden = connection.execute(_HIDDEN).fetchall() if has_hidden else []
     return TableCounts(
         {(name, day): count for name, day, count in rows},
         frozenset(name for (name,) in names),
         {(name, batch): count for name, batch, count in untimed},
         dict(hidden),
-        _changed(connection, table),
+        _changed_batches(connection, table),
     )
 
 
-def _changed(connection: Connection, table: TableCoverage) -> frozenset[int]:
-    """Return the batches whose rows the user has changed: all batches if the table has rows of unknown batches."""
-    found = connection.execute(_BATCHES.format(table=quoted(table.table))).fetchall()
-    rows = {number: (count, untimed) for number, count, untimed in found}
+def _changed_batches(connection: Connection, table: TableCoverage) -> frozenset[int]:
+    """Return the batches whose rows the user has changed. These are all batches if the table has rows of unknown batches."""
+    result = connection.execute(_BATCHES.format(table=quoted(table.table))).fetchall()
+    rows = {number: (count, untimed) for number, count, untimed in result}
     batches = {each.number: each for part in table.coverages for each in part.batches if each.visible}
     if rows.keys() - batches.keys() - set(table.others):
         return frozenset(batches)
@@ -197,11 +197,14 @@ def _changed(connection: Connection, table: TableCoverage) -> frozenset[int]:
 
 
 def read_mergeable(connection: Connection, table: TableCoverage, days: Chunk, zone: str) -> Counter[Cell]:
-    """Return how many rows of *days* Mixpanel's compaction would remove: all but one of those with the same ids and day."""
+    """Return the number of rows of *days* that Mixpanel's compaction would remove.
+
+    It keeps one of the rows with the same name, `distinct_id`, `$insert_id` and day.
+    """
     times = "count(DISTINCT event_time)" if table.deduplicated else "count(*)"
     sql = _MERGEABLE.format(table=quoted(table.table), day=_day(zone), times=times)
-    found = connection.execute(sql, _parameters(table, days, zone)).fetchall()
-    return Counter({(name, day): count for name, day, count in found})
+    rows = connection.execute(sql, _parameters(table, days, zone)).fetchall()
+    return Counter({(name, day): count for name, day, count in rows})
 
 
 def read_hours(

@@ -26,7 +26,7 @@ from mixpanel_export._verify.compare import (
     Difference,
     Evidence,
     differences,
-    explained,
+    explain,
     failed_days,
     likely_offset,
 )
@@ -36,7 +36,7 @@ from mixpanel_export._verify.table_counts import (
     Cell,
     TableCounts,
     TableCoverage,
-    opened,
+    connect_read_only,
     read,
     read_counts,
     read_coverage,
@@ -76,27 +76,30 @@ async def verify_events(
 
     The counts come from the Query API (`GET /api/query/events`, with `type=general` and `unit=day`), which has its own
     quota: 60 requests per hour, 5 at a time. One request covers up to 200 names. Another request asks for the most
-    common names, to find events that the table lacks altogether; then an export request shows whether Mixpanel exports
-    them. The table is not changed.
+    common names, to find events that are missing from the table altogether. An export request then shows whether
+    Mixpanel exports these events. The table is not changed.
 
-    Mixpanel documents the requests and responses; that reports count events with the same name, `distinct_id`, `time`
-    and `$insert_id` once; and that its compaction, at an unknown time, keeps one of the events that differ only in their
-    time within a day. We infer that the Query API counts like reports, and that its days are in the project's reporting
-    time zone. A difference that is explained by these rules, an early export, events without a time, or the age of the
-    day (Mixpanel may change days over 30 days old) is reported with an `Explanation`, and does not make its day fail.
+    Mixpanel documents these requests and responses. It also documents that reports count events with the same name,
+    `distinct_id`, `time` and `$insert_id` once, and that its compaction keeps only one of the events that differ only in
+    their time within a day. The time of the compaction is unknown. We infer that the Query API counts like reports, and
+    that its days are in the project's reporting time zone.
+
+    A difference can be explained by these rules, by an early export, by events without a time, or by the age of the day,
+    because Mixpanel may change days over 30 days old. Explained differences are reported with an `Explanation`, and do not
+    make their day fail.
 
     Args:
         db: The path of the DuckDB file.
         table: The table name. Its exports may select event names, but not use a filter.
         from_date: The first day, as in `export_events`. None means 30 days ago.
         to_date: The last day, inclusive. None means yesterday. Days that the table does not have are not compared.
-        credentials: None takes them from the environment or the configuration file.
+        credentials: The credentials. None reads them from the environment or the configuration file.
         reporting_timezone: The IANA name of the time zone in the project's settings, in which Mixpanel counts days. None
             means the time zone of the table's days: `project_timezone`, or UTC. It does not change `event_time`.
         tolerance: The share of a day's events, from 0 to 1, that may differ without an explanation.
         ignore: Event names not to compare.
-        retries: The number of times a failed request is repeated.
-        max_wait: The maximum total wait for the hourly quota, in seconds. A wait of over a minute is a warning.
+        retries: The maximum number of retries of a failed request.
+        max_wait: The maximum total wait for the hourly quota, in seconds. A wait of over a minute causes a warning.
         api_url: The server, as in `export_events`.
         per_hour: The maximum number of queries per hour; 0 means no limit. None means `MPX_QUERY_PER_HOUR`, or 60.
         transport: Replaces the network, for tests.
@@ -107,7 +110,8 @@ async def verify_events(
         ConfigError: The credentials, proxies or certificates cannot be used.
         DatabaseError, TableError: The file or the table cannot be read.
         SelectionError: The table was exported with a filter, or has no events of the project.
-        APIError: A request failed. RateLimitError: The quota would delay it longer than *max_wait*.
+        RateLimitError: The quota would delay a request for longer than *max_wait*.
+        APIError: A request failed.
 
     Example:
         result = await verify_events("events.duckdb")
@@ -132,7 +136,7 @@ async def verify_events(
 
 
 async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -> VerifyResult:
-    """Run a verification in a separate task. The result and the errors are those of `verify_events`."""
+    """Run a verification in a separate task. The result and the errors are the same as for `verify_events`."""
     return await in_task(partial(_verify, job, transport))
 
 
@@ -185,7 +189,7 @@ async def _warn_of_wait(gate: Gate) -> None:
     if _LONG_WAIT < state.next_slot_in <= state.max_wait_left:
         warnings.warn(
             AdvisoryWarning(
-                f"the quota allows no query for another {math.ceil(state.next_slot_in / 60)} min",
+                f"the quota does not allow a query for another {math.ceil(state.next_slot_in / 60)} min",
                 advice="wait, or lower $max_wait",
                 argument="max_wait",
             ),
@@ -194,8 +198,8 @@ async def _warn_of_wait(gate: Gate) -> None:
 
 
 async def _read(job: Job, call: Callable[[Connection], T]) -> T:
-    """Return the result of *call*, which reads the file in a worker thread. The file is open only for that time."""
-    async with entered_in_thread(opened(job.path)) as connection:
+    """Return the result of *call*, which reads the file in a worker thread. The file is closed afterwards."""
+    async with entered_in_thread(connect_read_only(job.path)) as connection:
         return await in_thread(partial(read, job.path, call, connection), connection.interrupt)
 
 
@@ -213,23 +217,24 @@ async def _mixpanel_counts(job: Job, api: QueryApi, scope: Scope, counts: TableC
 async def _differences(inputs: _Inputs, transport: httpx.AsyncBaseTransport | None) -> list[CountDifference]:
     """Return the differences of the days that are reported, each with its explanation, in order."""
     job, scope, counts = inputs.job, inputs.scope, inputs.counts
-    found = [differences(part, counts.rows, inputs.events, job.ignored) for part in scope.parts]
+    by_part = [differences(part, counts.rows, inputs.events, job.ignored) for part in scope.parts]
+    all_differences = [each for part_differences in by_part for each in part_differences]
     mergeable: Mapping[Cell, int] = {}
-    if any(difference.surplus < 0 for its in found for difference in its):
+    if any(each.surplus < 0 for each in all_differences):
         read_cells = partial(read_mergeable, table=inputs.table, days=scope.days, zone=scope.zone)
         mergeable = await _read(job, read_cells)
-    hidden = await _hidden_names(inputs, [each for its in found for each in its], transport)
+    hidden = await _hidden_names(inputs, all_differences, transport)
     evidence = Evidence(counts, mergeable, hidden)
     reported = [
         difference
-        for part, its in zip(scope.parts, found, strict=True)
-        for difference in explained(part, its, evidence)
+        for part, part_differences in zip(scope.parts, by_part, strict=True)
+        for difference in explain(part, part_differences, evidence)
     ]
     return sorted(reported, key=lambda difference: (difference.day, difference.event))
 
 
 def _result(inputs: _Inputs, reported: Sequence[CountDifference]) -> VerifyResult:
-    """Return the result, without its last three fields."""
+    """Return the result. The offset, the number of requests and the duration are not filled in yet."""
     job, scope, counts, events = inputs.job, inputs.scope, inputs.counts, inputs.events
     compared = _reported_cells(scope, {*counts.rows, *events}, job.ignored)
     failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.arguments.tolerance)
@@ -253,11 +258,13 @@ def _result(inputs: _Inputs, reported: Sequence[CountDifference]) -> VerifyResul
 
 
 async def _hidden_names(
-    inputs: _Inputs, found: Sequence[Difference], transport: httpx.AsyncBaseTransport | None
+    inputs: _Inputs, all_differences: Sequence[Difference], transport: httpx.AsyncBaseTransport | None
 ) -> set[str]:
     """Return the names that Mixpanel counts but does not export."""
     job, reported = inputs.job, inputs.scope.reported
-    missing = [each for each in found if each.name not in inputs.counts.names and each.day.day in reported]
+    missing = [
+        each for each in all_differences if each.name not in inputs.counts.names and each.day.day in reported
+    ]
     hidden: set[str] = set()
     for names in name_groups(sorted({each.name for each in missing})):
         days = [each.day.table_days for each in missing if each.name in names]

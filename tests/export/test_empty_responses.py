@@ -83,7 +83,7 @@ async def test_days_that_are_silent_twice_are_believed_and_reported(db: Path) ->
     sim = simulator()
     transport = _Silenced(sim, lambda asked, _: day(2) <= asked[0] <= asked[1] <= day(4))
     with pytest.warns(
-        UserWarning, match="^2024-03-03 to 2024-03-05: both responses for these days were empty"
+        UserWarning, match="^2024-03-03 to 2024-03-05: treated as days without events"
     ) as caught:
         result = await export(sim, db, chunk_days=1, transport=transport)
     assert len(caught) == 1

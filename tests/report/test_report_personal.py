@@ -8,7 +8,7 @@ from report_pages import CONTROL, create_database, report_data
 
 from mixpanel_export import Workspace
 from mixpanel_export._report.page import render
-from mixpanel_export._report.personal import reason_of
+from mixpanel_export._report.personal import failure_reason
 
 
 @pytest.fixture
@@ -52,4 +52,4 @@ def test_examples_have_the_values(path: Path) -> None:
 )
 def test_a_reason_ends_before_the_data(error: str | None, shown: str | None) -> None:
     """Without examples, a reason ends at its first colon."""
-    assert reason_of(error, examples=False) == shown
+    assert failure_reason(error, examples=False) == shown
