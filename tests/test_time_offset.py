@@ -59,7 +59,7 @@ async def _outside_rows(db: Path) -> int:
 async def test_times_that_look_local_are_warned_of_once(db: Path, zone: str, hours: str) -> None:
     """Without the zone, the export is the same as for UTC, and one warning names the option."""
     sim = legacy(zone)
-    with pytest.warns(UserWarning, match=f"{hours} hours off UTC.*project_timezone") as warned:
+    with pytest.warns(UserWarning, match=f"{hours} hours from UTC.*project_timezone") as warned:
         await export(sim, db, *JULY, now=lambda: LATER, chunk_days=1)
     assert len(warned) == 1
     assert held(db) == truth(sim, *JULY, as_utc=True)
@@ -158,7 +158,7 @@ def test_only_events_that_were_tracked_live_tell() -> None:
 
 async def test_a_change_of_the_clocks_does_not_hide_the_offset(db: Path) -> None:
     """A project whose winter time is UTC is noticed on its first day of summer time."""
-    with pytest.warns(UserWarning, match="1 hours off UTC"):
+    with pytest.warns(UserWarning, match="1 hours from UTC"):
         await export(legacy("Europe/London"), db, "2024-03-28", "2024-04-03", now=lambda: LATER)
 
 

@@ -11,9 +11,9 @@ class Tuning:
     """Sizes in bytes and times in seconds, unless a field says otherwise."""
 
     plain_budget: int = 4 << 30
-    """The number of staged bytes beyond which more segments are compressed."""
+    """The number of bytes that are staged uncompressed. Later segments are compressed."""
     segment_size: int = 8 << 20
-    """The number of bytes of lines that are read and validated in one step."""
+    """The size of a segment. A segment is read and validated in one step."""
     disk_floor: int = 64 << 20
     """The free disk space below which staging waits for commits, if there is anything to commit."""
     columns_memory: int | None = None
@@ -21,9 +21,9 @@ class Tuning:
     backlog: int = 1 << 30
     """The total size of complete chunks beyond which staging waits for commits."""
     group_rows: int = 4 * ROW_GROUP
-    """The number of rows per inserting thread at which a group is committed without waiting for more chunks."""
+    """A group with this number of rows for each inserting thread is committed without waiting for more chunks."""
     group_size: int = 1 << 30
-    """The number of bytes at which a group is committed without waiting for more chunks."""
+    """A group with this number of bytes is committed without waiting for more chunks."""
     group_wait: float = 2.0
     """How long a smaller group waits for more chunks."""
     pauses: Pauses = DEFAULT_PAUSES

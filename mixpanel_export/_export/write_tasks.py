@@ -315,9 +315,9 @@ class WriteTasks:
             self._warned_of_clock = True
             warnings.warn(
                 AdvisoryWarning(
-                    f"the times of most events look {offset:+g} hours off UTC",
-                    advice="if the project was created before 2023, its times are local: pass its time zone, such as "
-                    "US/Pacific, as $project_timezone, and $replace the table",
+                    f"the times of most events look local, {offset:+g} hours from UTC",
+                    advice="if the project was created before 2023, pass its time zone, such as US/Pacific, as "
+                    "$project_timezone, and $replace the table",
                     argument="project_timezone",
                 ),
                 stacklevel=2,

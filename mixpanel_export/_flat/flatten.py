@@ -212,7 +212,9 @@ def _update_views(connection: Connection, flat: FlatTable, result: Update) -> tu
     if not flat.per_event:
         drop_views(connection, flat.name)
         return ()
-    views = update_views(connection, flat.name, result.columns, result.batches, changed=bool(result.widened))
+    views = update_views(
+        connection, flat.name, result.columns, result.batches, types_changed=bool(result.widened)
+    )
     return tuple(views.values())
 
 

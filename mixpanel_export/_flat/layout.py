@@ -11,7 +11,7 @@ from mixpanel_export._flat.columns import BatchState
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A description of a kind of source table, for updates."""
+    """The columns and the batches of a kind of source table."""
 
     columns: Mapping[str, str]
     """The columns that a flat table has in common with its source, with their types. The last one is `export_batch`."""

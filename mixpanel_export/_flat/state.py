@@ -42,7 +42,7 @@ class FlatTable:
 
 
 def create_state(connection: Connection) -> None:
-    """Create the tables that are missing."""
+    """Create the tables that do not exist yet."""
     for table, columns in _TABLES.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
 

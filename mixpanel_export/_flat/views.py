@@ -18,12 +18,17 @@ def view_name(flat: str, event: str) -> str:
 
 
 def update_views(
-    connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int], *, changed: bool
+    connection: Connection,
+    flat: str,
+    columns: Sequence[Column],
+    batches: Sequence[int],
+    *,
+    types_changed: bool,
 ) -> dict[str, str]:
     """Create a view for each event name in *batches* and add columns to views. Return the view name for each event name.
 
     If there are no views yet, or the user has dropped one, the views for all events are checked. A view never loses a
-    column. If *changed* is true, the types of columns have changed, so all views are created again.
+    column. If *types_changed* is true, all views are created again, because the types of columns have changed.
     """
     views = _existing_views(connection, flat)
     complete = views and len(views) == len(read_views(connection, flat))
@@ -32,9 +37,9 @@ def update_views(
         if event not in views:
             views[event] = _new_name(connection, flat, event)
         names = _columns_of_view(connection, views[event])
-        if changed or not present <= names or not names:
+        if types_changed or not present <= names or not names:
             _create_view(connection, flat, event, views[event], present | names)
-    if changed:
+    if types_changed:
         for event, view in views.items():
             _create_view(connection, flat, event, view, _columns_of_view(connection, view))
     write_views(connection, flat, views)
@@ -50,7 +55,7 @@ def _existing_views(connection: Connection, flat: str) -> dict[str, str]:
 def _columns_by_event(
     connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int] | None
 ) -> dict[str, set[str]]:
-    """Return the columns that have a value, for each event name in *batches*, or in all batches."""
+    """Return, for each event name in *batches* or in all batches, the columns that have a value."""
     names = [column.name for column in columns]
     if OTHER in dict(columns_of(connection, flat)):
         names.append(OTHER)

@@ -65,7 +65,7 @@ class DataSet(Protocol):
         ...
 
     def files(self) -> dict[str, StoredFile]:
-        """Return the files that readers see, including those of other programs."""
+        """Return the files that readers see, including files that other programs wrote."""
         ...
 
     def owns(self, name: str) -> bool:

@@ -57,7 +57,7 @@ def _copy(connection: Connection, target: Path) -> tuple[int, int]:
     log = target.with_name(f"{target.name}.wal")
     if log.exists():  # DuckDB would apply it to the new file
         raise PublishError(
-            f"{target} is being changed by another program, because {log.name} exists",
+            f"{target} seems to be in use by another program, because {log.name} exists",
             destination=str(target),
             advice="close the file there, or choose another one",
         )

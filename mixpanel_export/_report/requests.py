@@ -34,7 +34,7 @@ def timeline_of(batches: Sequence[Batch]) -> Timeline:
 
 
 def _phases(batch: Batch, began: datetime) -> Iterator[Phase]:
-    """Yield the phases of a batch's last request. The phase in which a request failed ends with the batch."""
+    """Yield the phases of a batch's last request. The phase in which the request failed ends when the batch ends."""
     steps = (
         ("quota wait", batch.queued_at, batch.connecting_at),
         ("connection", batch.connecting_at, batch.connected_at),
@@ -53,7 +53,7 @@ def _phases(batch: Batch, began: datetime) -> Iterator[Phase]:
 
 
 def usage_of(batches: Sequence[Batch]) -> tuple[Usage, ...]:
-    """Return the requests and bytes of each day, in UTC, on which the last request of a batch was sent."""
+    """Return the requests and bytes of each UTC day. A batch counts on the day on which its last request was sent."""
     requests: defaultdict[date, int] = defaultdict(int)
     sizes: defaultdict[date, int] = defaultdict(int)
     for batch in batches:

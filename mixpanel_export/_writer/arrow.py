@@ -64,7 +64,7 @@ class ExtractedColumns:
     """
 
     def __init__(self, arrays: Sequence[Any], budget: MemoryBudget, file: Path) -> None:
-        """Store the first columns of arrays from `fetch_arrays`, whose formats must be `FORMATS`.
+        """Store the first columns of arrays from `fetch_arrays`. The formats of these columns must be `FORMATS`.
 
         Raises:
             OSError: The file cannot be written.

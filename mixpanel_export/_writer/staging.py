@@ -99,7 +99,7 @@ class StagedChunk:
 
     @property
     def longest_segment(self) -> int:
-        """The size of the longest segment, in bytes. No line is longer."""
+        """The size of the longest segment, in bytes. A line cannot be longer."""
         return max((segment.size for segment in self.segments), default=0)
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:

@@ -105,7 +105,7 @@ class EventsTable:
     def load(
         self, group: Group, now: Callable[[], datetime], *, final_attempt: bool = False
     ) -> list[Committed]:
-        """Load the chunks and their ledger rows in one transaction. If *final_attempt* is true, it may use more memory.
+        """Load the chunks and their ledger rows in one transaction. If *final_attempt* is true, the load may use more memory.
 
         Chunks that are added to the group meanwhile are also loaded.
 
