@@ -19,7 +19,7 @@ _SCHEMES = ("s3", "gs", "az")
 _ENDPOINTS = {"s3": "aws", "gs": "google", "az": "azure"}
 _ADVICE = "use a folder, file://, s3://, gs:// or az://"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a single letter is a Windows drive
-_UPLOADS = 8  # at a time
+_UPLOADS = 8  # uploads at the same time
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mixpanel_export._publish.plan import StoredFile
 
 
 class Folder:
-    """The files of a folder, except hidden files: those whose name, or whose folder's name, begins with `.` or `_`."""
+    """The files of a folder, without hidden files. A file is hidden if its name or a folder's name begins with `.` or `_`."""
 
     def __init__(self, root: Path, db: Path) -> None:
         self._root = root

@@ -56,7 +56,7 @@ FORMATS: Mapping[str, FileFormat] = MappingProxyType({each.name: each for each i
 
 
 def published_names(names: Iterable[str], *, strict: bool = False) -> list[str]:
-    """Return the names of the columns in the data set. They differ in more than case, because readers ignore case.
+    """Return the names of the columns in the data set. Two names never differ only in case, because readers ignore case.
 
     The column `date` gets a number, because readers take `date` from the names of the folders. If *strict* is true,
     characters that Delta does not allow become `_`, and the new name gets a number if another column has that name.

@@ -27,7 +27,7 @@ _TIMEOUT = "120s"  # for one request, which sends at most one part
 
 
 class Objects:
-    """The objects under a URL, except hidden objects: those with `.` or `_` at the start of a part of their path."""
+    """The objects under a URL, without hidden objects. A part of the path of a hidden object begins with `.` or `_`."""
 
     def __init__(self, store: "ObjectStore", db: Path, check: Callable[[], None]) -> None:
         self._store = store

@@ -197,7 +197,7 @@ def _bars(activity: Activity) -> alt.Chart:
 
 
 def _span(bucket: Bucket, activity: Activity) -> dict[str, Any]:
-    """Return the start and the end of a bucket's bar. The first and the last bar may be shorten."""
+    """Return the start and the end of a bucket's bar. The first and the last bar may be shortened."""
     begin = max(bucket.first, activity.first)
     end = min(bucket.last, activity.last) + timedelta(days=1)
     return {"begin": _milliseconds(begin), "end": _milliseconds(end)}

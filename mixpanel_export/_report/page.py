@@ -46,7 +46,7 @@ class _Cell:
     status: str
     rows: int
     level: str
-    """A CSS class for the number of rows of a complete day, after a space."""
+    """For complete days, a space and a CSS class for the number of rows; otherwise empty."""
     title: str
 
 

@@ -43,7 +43,7 @@ class Comparison:
     """The differences between a new batch and the batches that it replaces."""
 
     days: tuple[DayChange, ...]
-    """The days that differ. If the batch is rejected, it has only the days that lost over half of their events."""
+    """The days that differ. If the batch is rejected, only days that lost over half of their events are listed."""
     rejected: bool
     """Whether a day lost over half of its events, so that the old batches stay."""
     old_rows: int

@@ -13,9 +13,9 @@ class Group:
 
     A group may grow while its first chunks are being loaded. Iterating over an open group waits for more chunks.
 
-    The group stays open until `close`, but for *open_for* seconds at most. The limit prevents a deadlock: a callback
-    may block the event loop with a statement that waits for the group to be loaded, and only the event loop calls
-    `close`.
+    The group stays open until `close` is called, but not longer than *open_for* seconds. The limit prevents a deadlock: a
+    callback may block the event loop with a statement that waits for the group to be loaded, and only the event loop
+    calls `close`.
     """
 
     def __init__(
