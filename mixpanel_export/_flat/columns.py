@@ -95,7 +95,7 @@ class Changes:
 
     read: tuple[int, ...]
     """New and changed batches. They are read, after the old rows of changed batches are deleted."""
-    gone: tuple[int, ...]
+    removed: tuple[int, ...]
     """Batches that are in the flat table, but no longer in the source table."""
 
 
@@ -103,5 +103,5 @@ def changes(now: Mapping[int, BatchState], before: Mapping[int, BatchState]) -> 
     """Return the batches that differ between the source table and the flat table."""
     return Changes(
         read=tuple(sorted(batch for batch, state in now.items() if before.get(batch) != state)),
-        gone=tuple(sorted(before.keys() - now.keys())),
+        removed=tuple(sorted(before.keys() - now.keys())),
     )

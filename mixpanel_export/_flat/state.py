@@ -149,12 +149,12 @@ def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState
 
 
 def write_batch_states(
-    connection: Connection, flat: str, gone: Iterable[int], states: Mapping[int, BatchState]
+    connection: Connection, flat: str, removed: Iterable[int], states: Mapping[int, BatchState]
 ) -> None:
-    """Delete the states of the batches in *gone* and replace the states of the batches in *states*."""
+    """Delete the states of the batches in *removed* and replace the states of the batches in *states*."""
     connection.execute(
         "DELETE FROM _flat_batches WHERE flat_table = ? AND batch IN (SELECT unnest(?::INTEGER[]))",
-        [flat, [*gone, *states]],
+        [flat, [*removed, *states]],
     )
     connection.execute(
         "INSERT INTO _flat_batches SELECT ?, unnest(?::INTEGER[]), unnest(?::INTEGER[]), unnest(?::BIGINT[])",

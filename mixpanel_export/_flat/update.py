@@ -72,28 +72,28 @@ def update(
     before = read_batch_states(connection, flat.name)
     now = layout.batch_states(connection, flat.source)
     pending = changes(now, before)
-    if skip_new and not pending.gone and before.keys().isdisjoint(pending.read):
+    if skip_new and not pending.removed and before.keys().isdisjoint(pending.read):
         pending = Changes((), ())
     source = Source(flat.source, layout.columns, pending.read, flat.events, unparsable)
     if not pending.read:
         return _without_reading(connection, flat, layout, pending)
     plan = _plan(connection, flat, source, now)
     if plan.rewrites_all:
-        pending = Changes(tuple(sorted(now)), pending.gone)
+        pending = Changes(tuple(sorted(now)), pending.removed)
         source = replace(source, batches=pending.read)
         plan = replace(plan, doubtful=True)  # batches that were not read before may have doubtful rows
     return _apply(connection, flat, plan, source, pending=pending, before=before, now=now)
 
 
 def _without_reading(connection: Connection, flat: FlatTable, layout: Layout, pending: Changes) -> Update:
-    """Delete the rows of batches that are gone. Create the table if it is missing."""
+    """Delete the rows of removed batches. Create the table if it is missing."""
     columns = read_columns(connection, flat.name)
     if not table_exists(connection, flat.name):
         _create(connection, flat.name, layout.columns, columns, other=False)
-    removed = _delete(connection, flat.name, columns, pending.gone)
+    removed = _delete(connection, flat.name, columns, pending.removed)
     columns = [column.with_counts({}, removed.get(column.key, 0)) for column in columns]
     write_columns(connection, flat.name, columns)
-    write_batch_states(connection, flat.name, pending.gone, {})
+    write_batch_states(connection, flat.name, pending.removed, {})
     return Update(tuple(columns), (), (), (), other_keys=False)
 
 
@@ -209,7 +209,7 @@ def _apply(
     now: Mapping[int, BatchState],
 ) -> Update:
     """Change the flat table as planned and store its state."""
-    stale = [*pending.gone, *(batch for batch in pending.read if batch in before)]
+    stale = [*pending.removed, *(batch for batch in pending.read if batch in before)]
     if table_exists(connection, flat.name):
         removed = _delete(connection, flat.name, plan.old, stale)
         _alter(connection, flat.name, plan)
@@ -223,7 +223,7 @@ def _apply(
         column.with_counts(counts.get(column.key, {}), removed.get(column.key, 0)) for column in plan.columns
     )
     write_columns(connection, flat.name, columns)
-    write_batch_states(connection, flat.name, pending.gone, {batch: now[batch] for batch in pending.read})
+    write_batch_states(connection, flat.name, pending.removed, {batch: now[batch] for batch in pending.read})
     return Update(
         columns,
         new=tuple(column.name for column in columns[len(plan.old) :]),

@@ -211,10 +211,10 @@ class Timeline:
     rows: tuple[TimelineRow, ...]
     others: int
     """The number of batches that are left out."""
-    began: datetime | None
+    started_at: datetime | None
     """When the first request started to wait for the quota, in naive UTC; None if the ledger does not have these times."""
     seconds: float
-    """The time from `began` to the last commit."""
+    """The time from `started_at` to the last commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,17 @@ def timeline_of(batches: Sequence[Batch]) -> Timeline:
     )
     if last is None or not rows:
         return Timeline((), 0, None, 0.0)
-    began = rows[0][0]
+    started_at = rows[0][0]
     ends = [batch.finished for _, batch in rows if batch.finished]
     return Timeline(
-        rows=tuple(TimelineRow(batch, tuple(_phases(batch, began))) for _, batch in rows[:_MAX_ROWS]),
+        rows=tuple(TimelineRow(batch, tuple(_phases(batch, started_at))) for _, batch in rows[:_MAX_ROWS]),
         others=max(0, len(rows) - _MAX_ROWS),
-        began=began,
-        seconds=(max(ends, default=began) - began).total_seconds(),
+        started_at=started_at,
+        seconds=(max(ends, default=started_at) - started_at).total_seconds(),
     )
 
 
-def _phases(batch: Batch, began: datetime) -> Iterator[Phase]:
+def _phases(batch: Batch, started_at: datetime) -> Iterator[Phase]:
     """Yield the phases of a batch's last request. The phase in which the request failed ends when the batch ends."""
     steps = (
         ("quota wait", batch.queued_at, batch.connecting_at),
@@ -45,9 +45,9 @@ def _phases(batch: Batch, began: datetime) -> Iterator[Phase]:
         ("commit", batch.validated_at, batch.finished),
     )
     for name, begin, end in steps:
-        ending = end or batch.finished
-        if begin and ending and ending >= begin:
-            yield Phase(name, (begin - began).total_seconds(), (ending - began).total_seconds())
+        phase_end = end or batch.finished
+        if begin and phase_end and phase_end >= begin:
+            yield Phase(name, (begin - started_at).total_seconds(), (phase_end - started_at).total_seconds())
         if not end:
             return
 
