@@ -261,5 +261,5 @@ def _future_error(chunk: Chunk) -> FutureDateError:
     return FutureDateError(
         "these days are in the future",
         days=chunk,
-        advice="$resume when these days have begun in the project's time zone",
+        advice="$resume when they have begun in the project's time zone",
     )
