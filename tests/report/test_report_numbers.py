@@ -218,7 +218,7 @@ def test_the_page_prints_these_numbers(path: Path) -> None:
             "GROUP BY d ORDER BY d DESC",
         )
     ]
-    ledger = [row[:8] for row in page.tables["Batches of the ledger"][1:5]]
+    ledger = [row[:8] for row in page.tables["Batches in the ledger"][1:5]]
     assert ledger == [
         list(map(str, row))
         for row in query(

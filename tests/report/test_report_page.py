@@ -164,7 +164,7 @@ def test_a_failed_export_has_a_page(tmp_path: Path) -> None:
         Ledger(connection, "events", ALL, "UTC").write([failed])
     page = page_of(path)
     assert "2024-03-01 to 2024-03-03" in page.source
-    assert page.tables["Batches of the ledger"][1][-1] == "no answer"
+    assert page.tables["Batches in the ledger"][1][-1] == "no answer"
 
 
 def test_a_dropped_table_has_a_page(path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_dropped_table_has_a_page(path: Path) -> None:
     assert [table.exists for table in report_data(path).tables] == [True, False]
     page = page_of(path)
     assert "table-2-events-chart" not in page.ids
-    assert ["3", "2024-03-04", "failed"] in [row[:3] for row in page.tables["Batches of the ledger"]]
+    assert ["3", "2024-03-04", "failed"] in [row[:3] for row in page.tables["Batches in the ledger"]]
 
 
 def test_a_report_of_one_table(path: Path) -> None:
