@@ -234,7 +234,7 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         self._thread = StreamThread(job, callbacks, options)  # must not refer to the stream
         self._is_over = False
         self._numbers = count(1)
-        self._number = 0  # of the batch that can be read
+        self._number = 0  # the number of the batch that can be read; 0 if there is none
         self._result: ParallelFetchResult | None = None
         self._database = ExitStack()
         self._column_reader: ColumnReader | None = None

@@ -17,7 +17,7 @@ class DayChange:
 
     day: date
     old_rows: int
-    """The number of events before, including events that are hidden because another batch has a newer copy."""
+    """The number of events that the table had, including events hidden because another batch has a newer copy."""
     new_rows: int
     """The number of events in the new response, counted in the same way."""
     added: int
@@ -61,7 +61,7 @@ class SyncResult:
     changes: tuple[DayChange, ...]
     """The days of this sync whose new response differs from the events that the table had, in date order."""
     kept: tuple[DayChange, ...]
-    """The days whose new response was rejected, in this sync or earlier, and has not been accepted since."""
+    """The days whose new response was rejected in this or an earlier sync and has not been accepted since then."""
     export: ParallelFetchResult
     """The result of the export: the rows by which the table grew, the failed days, and more."""
 

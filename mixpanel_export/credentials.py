@@ -34,7 +34,7 @@ _VARIABLES = {
 class Credentials:
     """The credentials of a service account, or a legacy project secret.
 
-    Raises `ConfigError` for values that no request can succeed with, and for an unknown time zone.
+    Raises `ConfigError` for values that Mixpanel would always reject, and for an unknown time zone.
 
     Example:
         Credentials("svc.ab12cd.mp-service-account", secret, "12345", region="eu")
@@ -49,7 +49,7 @@ class Credentials:
     region: str = "us"
     """us, eu or in, in upper or lower case."""
     project_timezone: str | None = None
-    """The IANA name of the time zone in which events have their `time`; None for UTC.
+    """The IANA name of the project's time zone, if the `time` of its events is local; None if it is in UTC.
 
     Only projects created before 2023 have local times.
     """
@@ -212,7 +212,7 @@ def _account_to_use(
 
 
 def _prefers_environment(name: str, entry: Mapping[str, str], variables: Mapping[str, str]) -> bool:
-    """Whether the variables have another project than the account, and `MPX_PREFER` selects the variables.
+    """Whether the account and the variables have different projects, and `MPX_PREFER` selects the variables.
 
     Raises:
         ConfigError: The projects differ, and `MPX_PREFER` is not set.

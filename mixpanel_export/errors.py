@@ -88,8 +88,7 @@ class APIError(MixpanelDataError):
     """A request failed.
 
     `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body.
-    The `request_` attributes describe the request, without credentials. Each may be None; the others are also in
-    `details`.
+    The `request_` attributes describe the request, without credentials. Those that are not None are also in `details`.
     """
 
     code = "API_ERROR"

@@ -254,7 +254,7 @@ def _allows_second_bar(bar: "tqdm[NoReturn]") -> bool:
 def _in_notebook() -> bool:
     """Whether this process is the kernel of a notebook.
 
-    This does not follow from the imported modules, because Jupyter's server imports the same ones.
+    The imported modules do not show this, because Jupyter's server imports the same modules.
     """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None

@@ -39,7 +39,7 @@ class BatchProgress:
             object.__setattr__(self, "error", self.error_text(str))
 
     def error_text(self, name: Callable[[str], str]) -> str | None:
-        """Return `error`, with *name* applied to each argument.
+        """Return `error`. *name* converts the name of each argument.
 
         An error's message starts with its days if they differ from the batch's days.
         """
@@ -217,7 +217,7 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The state of a running export: totals since its start, never increments."""
+    """The state of a running export. All numbers are totals since its start."""
 
     batches: int = 0
     batches_done: int = 0
@@ -271,7 +271,7 @@ class ForgetResult:
 
     @property
     def total(self) -> int:
-        """The number of events, profiles, hidden rows and raw lines deleted."""
+        """The number of deleted events, profiles, hidden rows and raw lines."""
         return sum(table.events + table.hidden_rows + table.raw_lines for table in self.tables)
 
     def to_dict(self) -> dict[str, object]:

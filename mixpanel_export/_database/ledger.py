@@ -195,7 +195,7 @@ class Ledger:
         delete_snapshots(self._connection, self._table)
 
     def allocate_batch_numbers(self, count: int) -> list[int]:
-        """Return *count* new batch numbers, ascending and greater than all earlier ones."""
+        """Return *count* new batch numbers, in ascending order. They are greater than all earlier numbers."""
         rows = self._connection.execute(
             "SELECT nextval('_export_batch_ids') FROM range(?)", [count]
         ).fetchall()

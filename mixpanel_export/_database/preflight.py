@@ -28,7 +28,7 @@ from mixpanel_export.errors import (
 Mode = Literal["create", "append", "replace", "resume"]
 
 SHADOW = "_export_replace_"
-"""The prefix of the shadow table, which `replace` fills. The rest of its name is the table to be replaced."""
+"""The prefix of the shadow table, which `replace` fills. The rest is the name of the table to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

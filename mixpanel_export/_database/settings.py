@@ -21,7 +21,7 @@ ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress less well, and DuckDB may rewrite them."""
 
 _MIN_MEMORY, _MAX_MEMORY = 96_000_000, 512_000_000  # bytes
-# Bytes, measured with ten workers; includes libraries, blocks, mapped files and validation.
+# Bytes for libraries, blocks, mapped files and validation, measured with ten workers.
 _OTHER_MEMORY = 274_000_000
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each inserting thread fills its own row group
@@ -95,7 +95,7 @@ def set_session(connection: duckdb.DuckDBPyConnection) -> None:
 def memory_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB more memory and a single thread while it reads lines of up to *longest* bytes.
 
-    Several operators hold copies of a line. If *longest* is small, the settings stay as they are.
+    Several operators hold copies of a line. If *longest* is small, the settings are not changed.
     """
     if longest <= USUAL_LINE:
         yield
