@@ -23,7 +23,7 @@ Day = date | None
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A data set and the table that it is a copy of."""
+    """A data set, and the table that it copies."""
 
     destination: str
     table: str

@@ -101,7 +101,7 @@ _SNAPSHOT_COLUMNS = {
     **{name: _LEDGER_COLUMNS[name] for name in ("started", "finished", "error")},
 }
 PROFILES = "_export_profiles"
-"""The name that mixpanel_data's `_metadata` has in an upgraded file. It lists the tables of profiles."""
+"""The name that mixpanel_data's `_metadata` has in an upgraded file. This table lists the tables of profiles."""
 
 _METADATA = """
 WITH days AS (

@@ -1,4 +1,4 @@
-"""Requests a few events, to check credentials or to check whether Mixpanel exports certain events."""
+"""Requests a few events, to check the credentials, or whether Mixpanel exports certain events."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -93,7 +93,7 @@ async def _request_lines(
     transport: httpx.AsyncBaseTransport | None,
     now: Callable[[], datetime],
 ) -> list[bytes]:
-    """Send one request, whose `limit` is small, and return the lines of the response."""
+    """Request events and return their lines. The `limit` in *parameters* is small."""
     sink = _Lines()
     async with new_client(parameters.url, transport) as client:
         gate = gate_for(quota, parameters.url, parameters.credentials.project_id, purpose="test request")

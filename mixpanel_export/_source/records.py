@@ -20,8 +20,8 @@ _MILLISECONDS_FROM = 10**11
 # The start of the year 1 in seconds since 1970, and the end of the year 9999 in milliseconds.
 _FIRST_SECOND, _LAST_MILLISECOND = -62_135_596_800, 253_402_300_799_999
 _DAY = timedelta(days=1)
-# Python supports only the years 1 to 9999. A time in the year 0 or after 9999 may fall within them once its offset is
-# applied. It is computed in a year 400 years away, because the calendar repeats every 400 years.
+# Python supports only the years 1 to 9999. A time outside these years may be inside them once its offset is applied.
+# The time is computed in a year 400 years away, because the calendar repeats every 400 years.
 _SHIFTS = {0: 400, 9999: -400}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ISO_TIME = re.compile(ISO_TIME)
