@@ -27,14 +27,14 @@ _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each inserting thread fills its own row group
 # With this optimizer, DuckDB 2.0 returns wrong or too few rows, or crashes, if a transaction deletes from a table,
 # inserts into it and then joins it by `rowid`.
-_UNSOUND = "join_filter_pushdown"
+_UNSOUND_OPTIMIZER = "join_filter_pushdown"
 _COLUMN_MEMORY = 400_000  # bytes for each column of a table that is filled
 _USUAL_COLUMNS = 100
 USUAL_LINE = 4 << 20
 """The longest line, in bytes, that DuckDB loads without additional memory. Mixpanel accepts events of up to 1 MB."""
 # Parts of the messages of `TransactionException`, by which DuckDB reports that a commit had too little memory.
 _COMMIT_LACKS_MEMORY = ("failed to pin block", "could not allocate block")
-_changing = RLock()
+_settings_lock = RLock()
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
             connection.execute("CHECKPOINT")
         for name, value in zip(settings, before, strict=True):
             with suppress(duckdb.Error):  # after a fatal error, the database is closed
-                connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
+                connection.execute(f"SET GLOBAL {name} = '{_value_to_restore(value)}'")
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
     The settings are changed on a second cursor, because the transaction on *connection* may fail.
     """
     names = ", ".join(f"current_setting('{name}')" for name in settings)
-    with _changing, connection.cursor() as cursor:
+    with _settings_lock, connection.cursor() as cursor:
         before = cursor.execute(f"SELECT {names}").fetchone() or ()
         try:
             for name, value in settings.items():
@@ -181,7 +181,7 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
             for name, value in zip(settings, before, strict=True):
                 # The application may use more memory than the old limit, or the database may be closed.
                 with suppress(duckdb.Error):
-                    cursor.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
+                    cursor.execute(f"SET GLOBAL {name} = '{_value_to_restore(value)}'")
 
 
 def memory_limit() -> int:
@@ -236,12 +236,12 @@ def _threads(maximum: int) -> int:
 
 
 def _optimizers_to_disable(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return the optimizers to disable: `_UNSOUND`, and any that the application has already disabled."""
+    """Return the optimizers to disable: `_UNSOUND_OPTIMIZER`, and any that the application has already disabled."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-    return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
+    return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND_OPTIMIZER}))
 
 
-def _settable(value: object) -> str:
+def _value_to_restore(value: object) -> str:
     """Return a string that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:

@@ -11,7 +11,7 @@ from mixpanel_export._database.schema import table_exists
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.changes import DayChange
 
-_SAME = (
+_SAME_SELECTION = (
     """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
 )
 _COUNTS = "old_rows, new_rows, added, removed, rekeyed, kept"
@@ -41,7 +41,7 @@ def clear_kept(connection: Connection, table: str, selection: Selection, days: I
     """Delete the `kept` rows for these days, because there is a new response for them."""
     for chunk in days:
         connection.execute(
-            f"DELETE FROM _sync_changes WHERE kept AND {_SAME} AND day BETWEEN ? AND ?",
+            f"DELETE FROM _sync_changes WHERE kept AND {_SAME_SELECTION} AND day BETWEEN ? AND ?",
             [*_key(table, selection), chunk.first, chunk.last],
         )
 
@@ -53,7 +53,7 @@ def read_kept(
     if not table_exists(connection, "_sync_changes"):
         return {}
     rows = connection.execute(
-        f"SELECT batch, day, {_COUNTS}, checked_at FROM _sync_changes WHERE kept AND {_SAME} ORDER BY day, batch",
+        f"SELECT batch, day, {_COUNTS}, checked_at FROM _sync_changes WHERE kept AND {_SAME_SELECTION} ORDER BY day, batch",
         _key(table, selection),
     ).fetchall()
     visible = [batch for batch in batches if batch.visible]

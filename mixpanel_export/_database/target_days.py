@@ -14,7 +14,7 @@ from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.schema import table_exists
 from mixpanel_export._model import Chunk, Selection
 
-_SAME = (
+_SAME_SELECTION = (
     """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
 )
 
@@ -93,7 +93,7 @@ def set_target_days(connection: Connection, table: str, selection: Selection, da
 
 def _write(connection: Connection, table: str, selection: Selection, target: Target | None) -> None:
     key = [table, selection.project, selection.events_json, selection.where]
-    connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
+    connection.execute(f"DELETE FROM _export_targets WHERE {_SAME_SELECTION}", key)
     if target is not None:
         options = [target.options.zone, target.options.deduplicated] if target.options else [None, None]
         connection.execute(

@@ -30,7 +30,7 @@ _log = logging.getLogger("mixpanel_export")
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 _MAX_BODY = 64 << 20  # bytes
-_HOURLY = "in the last hour"  # part of Mixpanel's error message if the hourly quota is used up
+_HOURLY_QUOTA_ERROR = "in the last hour"  # part of Mixpanel's error message if the hourly quota is used up
 
 Method = Literal["GET", "POST"]
 
@@ -171,7 +171,7 @@ class QueryApi:
     async def _error(self, response: httpx.Response, query: Query) -> APIError:
         """Return the error of a response with a status other than 200."""
         error = await read_error(response, self.parameters, query.days, self.now())
-        if isinstance(error, RateLimitError) and _HOURLY in str(error):
+        if isinstance(error, RateLimitError) and _HOURLY_QUOTA_ERROR in str(error):
             error.retry_after = None  # the header says a whole hour, but requests become available one by one
         return error
 
@@ -223,14 +223,14 @@ class _FormBody(httpx.AsyncByteStream):
         self._content = content
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Once(self._content)
+        return _SinglePiece(self._content)
 
 
-class _Once:
+class _SinglePiece:
     def __init__(self, content: bytes) -> None:
         self._left = [content]
 
-    def __aiter__(self) -> "_Once":
+    def __aiter__(self) -> "_SinglePiece":
         return self
 
     async def __anext__(self) -> bytes:

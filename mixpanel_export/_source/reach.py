@@ -72,7 +72,7 @@ async def probe_server(
             tls = _tls(response)
             await response.aclose()
     request_time, request_date = sent[-1] if sent else start
-    ahead, uncertainty = _ahead(response.headers.get("date"), request_date, end - request_time)
+    ahead, uncertainty = _clock_difference(response.headers.get("date"), request_date, end - request_time)
     return ServerProbe(server, response.status_code, end - start[0], tls, route.proxy, ahead, uncertainty)
 
 
@@ -82,7 +82,7 @@ def _tls(response: httpx.Response) -> str | None:
     return str(ssl_object.version()) if ssl_object else None
 
 
-def _ahead(date: str | None, request_date: datetime, seconds: float) -> tuple[float | None, float]:
+def _clock_difference(date: str | None, request_date: datetime, seconds: float) -> tuple[float | None, float]:
     """Return the seconds by which this machine's clock is ahead of *date*, and the maximum error in seconds.
 
     *date* is the date in the response. *request_date* is when the request was sent, *seconds* before the response.
