@@ -116,8 +116,9 @@ def command(
 
 def flat_lines(result: "FlattenResult") -> list[str]:
     """Return a short summary of the result."""
-    read = f"{result.batches_read:,} batches read" if result.batches_read else "up to date"
-    lines = [f"{result.table}: {result.rows:,} rows, {result.columns:,} properties, {read}"]
+    read = f"{_count(result.batches_read, 'batch', 'batches')} read" if result.batches_read else "up to date"
+    rows = _count(result.rows, "row", "rows")
+    lines = [f"{result.table}: {rows}, {_count(result.columns, 'property', 'properties')}, {read}"]
     if len(result.new_columns) < result.columns:
         lines += _name_list("New columns", result.new_columns)
     lines += _name_list("Wider columns", result.widened_columns)
@@ -127,6 +128,10 @@ def flat_lines(result: "FlattenResult") -> list[str]:
             f"{result.table} has columns for the most frequent properties; the others are in _other."
         )
     return lines
+
+
+def _count(number: int, noun: str, nouns: str) -> str:
+    return f"{number:,} {noun if number == 1 else nouns}"
 
 
 def _name_list(title: str, names: tuple[str, ...]) -> list[str]:

@@ -27,7 +27,7 @@ def test_what_was_done_is_printed(exported: Path) -> None:
     assert result.exit_code == 0
     ((rows,),) = query(exported, "SELECT count(*) FROM events_flat")
     assert result.stdout.startswith(f"events_flat: {rows} rows, ")
-    assert "1 batches read" in result.stdout
+    assert "1 batch read" in result.stdout
     assert "up to date" in mpx("flatten", "--db", str(exported)).stdout
 
 
