@@ -104,8 +104,8 @@ def _unmet(requirement: str) -> str | None:
     installed = _version_of(name)
     if installed and _numbers(installed) >= _numbers(minimum or ""):
         return None
-    needed = f"{name} {minimum} or later" if minimum else name
-    return f"{needed} is required, but {installed or 'none'} is installed"
+    expected = f"{name} {minimum} or later" if minimum else name
+    return f"{expected} is required, but {installed or 'none'} is installed"
 
 
 def _numbers(release: str) -> tuple[int, ...]:

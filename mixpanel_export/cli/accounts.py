@@ -83,12 +83,12 @@ def _account_lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> l
     head = ["", "account", "user name", "project", "region", "time zone"]
     rows = [head]
     for name, entry in accounts.items():
-        shown = _as_dict(name, entry, default=False)
+        values = _as_dict(name, entry, default=False)
         cells = [
-            shown["username"] or "(project secret)",
-            shown["project_id"],
-            shown["region"],
-            shown["project_timezone"],
+            values["username"] or "(project secret)",
+            values["project_id"],
+            values["region"],
+            values["project_timezone"],
         ]
         rows.append(["*" if name == default else "", name, *(str(cell or "") for cell in cells)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

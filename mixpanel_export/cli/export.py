@@ -248,13 +248,13 @@ def command(ctx: click.Context, /, **_: Any) -> None:
                 return
             if removed:
                 confirm_removal(removed, options.table, confirmed=options.yes, quiet=options.quiet)
-            fetched = fetch(
+            finished = fetch(
                 arguments, output, http2=options.http2, next_command=lambda: next_command(ctx, requested)
             )
-        result = fetched.result
+        result = finished.result
         if options.as_json:
             print_json(result.to_dict())
-        print_result(fetched, options.db, output, adds=options.append or options.resume, removed=removed)
+        print_result(finished, options.db, output, adds=options.append or options.resume, removed=removed)
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
         say_outdated(options.db, output)

@@ -41,15 +41,13 @@ def check_event_names(
         UsageError: A name needs confirmation, but there is no terminal, or *quiet* is true.
         Abort: The user does not confirm a name.
     """
-    known, requested, certain = _known_names(db, project, wait)
+    in_tables, in_selections, has_complete_days = _known_names(db, project, wait)
     for name in events:
-        match = None if name in known | requested else closest(name, known)
+        match = None if name in in_tables | in_selections else closest(name, in_tables)
         if match is None:
             continue
-        doubt = (
-            f"{db} has no event {name!r}{' on its complete days' if certain else ''}; did you mean {match!r}?"
-        )
-        if not certain:
+        doubt = f"{db} has no event {name!r}{' on its complete days' if has_complete_days else ''}; did you mean {match!r}?"
+        if not has_complete_days:
             if not quiet:
                 say(doubt)
         elif not quiet and sys.stdin.isatty() and sys.stderr.isatty():

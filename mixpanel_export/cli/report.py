@@ -142,9 +142,9 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
     lines += [f"  {days}: {reason}" for days, reason in _failures(result)]
     if replacing:
-        kept = result.successful_batches
+        complete = result.successful_batches
         lines.append(
-            f"{result.table} is unchanged; {kept} {'batch is' if kept == 1 else 'batches are'} kept, "
+            f"{result.table} is unchanged; {complete} {'batch is' if complete == 1 else 'batches are'} kept, "
             "and the table is replaced once the rest has arrived."
         )
     lines += [f"To fetch the rest{_when(result)}:", f"  {command}"]

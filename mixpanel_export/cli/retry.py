@@ -109,27 +109,27 @@ def command(
         with open_read_only(db) as connection:
             contents = read_contents(connection)
         tasks = list(tasks_of(contents, table))
-        exports = _arguments(tasks, db, **requests)
-        done = [_fetch(ctx, arguments, output, http2=requests["http2"]) for arguments in exports]
+        arguments = _arguments(tasks, db, **requests)
+        exports = [_fetch(ctx, each, output, http2=requests["http2"]) for each in arguments]
         if as_json:
-            print_json([fetched.result.to_dict() for fetched in done])
+            print_json([finished.result.to_dict() for finished in exports])
         if not (tasks or quiet):
             say(_why_nothing(contents, table, db))
         say_outdated(db, output)
-    ctx.exit(exit_code([fetched.result for fetched in done]))
+    ctx.exit(exit_code([finished.result for finished in exports]))
 
 
 def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
     """Return why there is nothing to fetch."""
-    chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
-    if not chosen:
+    selected = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
+    if not selected:
         first = quoted([program(), "export", "--from", "DATE", "--db", db])
         return (
             f"Nothing to fetch: {db} has no exported events yet. If the first export was interrupted, run its command "
             f"again. To export: {first}"
         )
     unknown = [name for name in contents.unknown if table in {None, name}]
-    if unknown or not all(coverage.is_complete for coverage in chosen):
+    if unknown or not all(coverage.is_complete for coverage in selected):
         return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
     if any(table in {None, replacement.spec.table} for replacement in contents.replacements):
         return (
@@ -203,10 +203,10 @@ def _arguments(
 
 def _fetch(ctx: click.Context, arguments: dict[str, Any], output: Output, *, http2: bool) -> FinishedExport:
     again = retry_command(ctx)
-    fetched = fetch(arguments, output, http2=http2, next_command=lambda: again)
-    print_result(fetched, ctx.params["db"], output, adds=True)
-    print_failures(fetched.result, again, output)
-    return fetched
+    finished = fetch(arguments, output, http2=http2, next_command=lambda: again)
+    print_result(finished, ctx.params["db"], output, adds=True)
+    print_failures(finished.result, again, output)
+    return finished
 
 
 def _check_project(task: Task, credentials: "Credentials") -> None:

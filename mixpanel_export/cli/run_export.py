@@ -108,15 +108,15 @@ def options_in_advice(events: Sequence[str] | None, where: str | None) -> Iterat
 
 
 def print_result(
-    fetched: FinishedExport, db: str, output: Output, *, adds: bool, removed: "RemovedDays | None" = None
+    finished: FinishedExport, db: str, output: Output, *, adds: bool, removed: "RemovedDays | None" = None
 ) -> None:
     """Print the summary, unless JSON is printed.
 
     *adds* is true if the table may have had rows before. *removed* contains the days that a replacement removes.
     """
-    result = fetched.result
+    result = finished.result
     if not (output.as_json or output.quiet):
-        rows = result_lines(result, db, fetched.rows - result.total_rows if adds else 0, removed)
+        rows = result_lines(result, db, finished.rows - result.total_rows if adds else 0, removed)
         click.echo("\n".join(rows))
     if output.as_json and not output.quiet and not logs_json():
         for name, value in remarks(result):

@@ -84,21 +84,21 @@ def command(
     with open_read_only(db, wait) as connection:
         contents = read_contents(connection)
         publications = publication_states(connection)
-    chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
+    selected = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     profiles = [each for each in contents.profiles if table in {None, each.name}]
-    if table is not None and not (chosen or profiles):
+    if table is not None and not (selected or profiles):
         _raise_not_found(table, contents)
     if as_json:
-        print_json(status_as_dict(db, chosen, profiles, contents, publications))
+        print_json(status_as_dict(db, selected, profiles, contents, publications))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
     lines = [f"database  {db}", ""] + [
-        line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]
+        line for coverage in selected for line in [*_section(coverage, db, signs, width), ""]
     ]
     lines += [line for each in profiles for line in [*_profile_section(each, db, width), ""]]
     lines += _published(publications, db)
-    lines += _footer(chosen, contents, db)
+    lines += _footer(selected, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
 
 
@@ -275,7 +275,7 @@ def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]
             yield f"  {publish_command(publication.destination, db)}"
 
 
-def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
+def _footer(selected: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
     """Yield facts about the whole file, and the next command to run."""
     for table, number in contents.unknown.items():
         yield f"Table {table} has {number:,} rows that do not belong to a batch, so events may be duplicated; see {program()} doctor."
@@ -293,7 +293,7 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
         yield f"{db} has no exported events yet. To export: {first}"
     elif contents.coverages:
         yield f"To see charts: {quoted([program(), 'report', db])}"
-    retry = command_for_rest(chosen, contents, db)
+    retry = command_for_rest(selected, contents, db)
     if retry:
         yield "To fetch failed, missing and open days:"
         yield f"  {retry}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def status_as_dict(
     db: str,
-    chosen: "list[Coverage]",
+    selected: "list[Coverage]",
     profiles: "list[ProfileTable]",
     contents: "Contents",
     publications: "list[PublicationState]",
@@ -26,7 +26,7 @@ def status_as_dict(
     """Return the contents of the file, with the commands that fetch the remaining days."""
     return {
         "database": db,
-        "tables": [_table_as_dict(coverage, db) for coverage in chosen],
+        "tables": [_table_as_dict(coverage, db) for coverage in selected],
         "profiles": [profiles_as_dict(table, db) for table in profiles],
         "replacements": [
             {
@@ -43,7 +43,7 @@ def status_as_dict(
             for flat in contents.outdated_flat_tables
         ],
         "publications": [_publication_as_dict(state, db) for state in publications],
-        "command": command_for_rest(chosen, contents, db),
+        "command": command_for_rest(selected, contents, db),
     }
 
 
@@ -122,11 +122,11 @@ def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--res
     )
 
 
-def command_for_rest(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | None:
-    """Return the command that fetches the remaining days of the *chosen* tables, or None."""
-    if not any(coverage.to_fetch and not coverage.dropped for coverage in chosen):
+def command_for_rest(selected: "list[Coverage]", contents: "Contents", db: str) -> str | None:
+    """Return the command that fetches the remaining days of the *selected* tables, or None."""
+    if not any(coverage.to_fetch and not coverage.dropped for coverage in selected):
         return None
-    tables = {coverage.table for coverage in chosen}
+    tables = {coverage.table for coverage in selected}
     only = [] if tables == {coverage.table for coverage in contents.coverages} else ["--table", *tables]
     return quoted([program(), "retry", db, *only])
 

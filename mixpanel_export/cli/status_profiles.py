@@ -67,25 +67,25 @@ def export_again_command(table: "ProfileTable", db: str) -> str | None:
         return None
     if latest.project == UNKNOWN_PROJECT:
         return quoted([program(), "profiles", table.name, "--db", db, "--replace"])
-    chosen = StoredSelection.parsed(latest.selection)
-    if chosen.behaviors or chosen.as_of_timestamp:
+    selection = StoredSelection.parsed(latest.selection)
+    if selection.behaviors or selection.as_of_timestamp:
         return None  # `mpx profiles` has no option for these
-    if chosen.distinct_ids == ():
+    if selection.distinct_ids == ():
         return None  # all these people were forgotten; without --id, the command would export everyone
     words = [program(), "profiles", table.name, "--db", db, "--project-id", latest.project]
     words += ["--replace"] if table.rows is not None else []
     values = {
-        "--where": chosen.where,
-        "--cohort": None if chosen.cohort is None else str(chosen.cohort),
-        "--properties": None if chosen.properties is None else event_words(chosen.properties),
-        "--group": chosen.group,
+        "--where": selection.where,
+        "--cohort": None if selection.cohort is None else str(selection.cohort),
+        "--properties": None if selection.properties is None else event_words(selection.properties),
+        "--group": selection.group,
     }
     for option, value in values.items():
         words += [option, value] if value else []
-    for distinct_id in chosen.distinct_ids or ():
+    for distinct_id in selection.distinct_ids or ():
         words += ["--id", distinct_id]
-    if chosen.include_all_users is not None:
-        words.append("--include-all-users" if chosen.include_all_users else "--no-include-all-users")
+    if selection.include_all_users is not None:
+        words.append("--include-all-users" if selection.include_all_users else "--no-include-all-users")
     return quoted(words)
 
 

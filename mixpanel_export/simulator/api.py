@@ -1,4 +1,4 @@
-"""The endpoints, without sockets. They convert a request into a response or a broken connection."""
+"""The API's endpoints, independent of sockets. They convert a request to a response or a broken connection."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +21,7 @@ from mixpanel_export.simulator.parse import (
     parse,
 )
 from mixpanel_export.simulator.query_api import QueryApi
-from mixpanel_export.simulator.rate_limits import Limits, Refusal
+from mixpanel_export.simulator.rate_limits import LimitExceeded, Limits
 from mixpanel_export.simulator.reply import (
     RequestLog,
     Response,
@@ -45,7 +45,7 @@ class Replies:
 
 @dataclass(slots=True)
 class Api:
-    """The export endpoint of one project. It passes queries on to the Query API."""
+    """The export endpoint of one project. It passes other requests on to the Query API."""
 
     project: Project
     source: Source
@@ -63,8 +63,8 @@ class Api:
         """Respond to *request*. The request is in progress until the context exits.
 
         Raises:
-            ConnectionResetFault: The connection must be reset; reading the body may raise this too.
-            ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
+            ConnectionResetFault: The connection must be reset. Reading the body can also raise this.
+            ConnectionClosedFault: The connection must be closed. Reading the body can also raise this.
         """
         if self.queries.serves(request):
             async with self.queries.exchange(request) as response:
@@ -111,7 +111,7 @@ class Api:
         log.status = response.status
         return response
 
-    def _over_limit(self, refusal: Refusal) -> FixedResponse:
+    def _over_limit(self, refusal: LimitExceeded) -> FixedResponse:
         text = json.dumps({"error": self.rules.wording.get("quota", refusal.error)})
         headers = self.limits.headers() if self.rules.rate_limit_headers else ()
         return FixedResponse(429, text, "application/json", self._retry_after(refusal.retry_after), headers)

@@ -1,7 +1,8 @@
 """Adds awkward content, which breaks exporters, to plain events.
 
-Each piece is the text that is sent. If an exporter must repair it, the repaired text is next to it. A repair
-replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte with U+FFFD.
+Each piece of content has the text that is sent and the text that an exporter must store. They differ only if the exporter
+must repair the text. A repair replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte
+with U+FFFD.
 """
 
 import json
@@ -116,9 +117,9 @@ _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yester
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
 
 JSON_PIECES = tuple(piece for piece in _PIECES if _is_json(b"{" + piece.sent + b"}"))
-"""Awkward members that are sent as valid JSON, though a string may have a lone surrogate. Each is sent, and stored, as text."""
+"""Awkward members whose sent text is valid JSON, although a string may contain a lone surrogate."""
 
-# @ is replaced with the event's original value, without quotes.
+# @ is replaced with the event's time or, in `_IDS` and `_BROKEN_IDS`, with its `$insert_id` without quotes.
 _TIMES = tuple(map(_same, (
     b"", b"null", b"true", b"[]", b"{}", b'""', b"0", b"-1", b"-@", b"@123", b"-@123", b"@.0E0", b"1.5E9",
     b'"@"', b'"@123"', b'"-@"', b'"later"', b'"1_000"', b"123456789012345678901234567890",
@@ -173,14 +174,14 @@ def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[
     """Yield *records*. Some get awkward content, a long line, or a preceding line that is not an event."""
     draw = Random(f"{profile.seed}:{day}:awkward")
     for record in records:
-        for changed in _changed(profile, draw, record):
+        for changed in _vary(profile, draw, record):
             if draw.random() < profile.rejects:
-                yield _preceded(changed, draw.choice(REJECTS))
+                yield _with_line_before(changed, draw.choice(REJECTS))
             else:
                 yield changed
 
 
-def _changed(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
+def _vary(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
     """Yield *record*, possibly changed, and sometimes a second record with the same identity."""
     pick = draw.random()
     head = _head(record)
@@ -189,14 +190,14 @@ def _changed(profile: Profile, draw: Random, record: Record) -> Iterator[Record]
     elif pick < profile.long_lines + profile.awkward and record[1].isdigit() and record[5].startswith(head):
         identity = _identity(draw, record)
         body = record[5][len(head) : -1]
-        yield _assembled(draw, identity, body, record[4])
+        yield _assemble(draw, identity, body, record[4])
         if draw.random() < profile.duplicates:
-            yield _assembled(draw, _with_escape(draw, identity), body, record[4])
+            yield _assemble(draw, _with_escape(draw, identity), body, record[4])
     else:
         yield record
 
 
-def _preceded(record: Record, reject: bytes) -> Record:
+def _with_line_before(record: Record, reject: bytes) -> Record:
     sent = record[6] or Sent(line(record))
     return *record[:6], sent._replace(lines=reject + b"\n" + sent.lines, rejects=1)
 
@@ -219,13 +220,11 @@ def _identity(draw: Random, record: Record) -> _Identity:
             rare = draw.randrange(len(RARE_EVENTS))
             return plain._replace(number=len(EVENTS) + rare, name=RARE_EVENTS[rare])
         case 1:
-            return plain._replace(time=_filled(draw.choice(_TIMES), time))
+            return plain._replace(time=_fill(draw.choice(_TIMES), time))
         case 2:
-            return plain._replace(distinct_id=_filled(draw.choice((*_PEOPLE, *_BROKEN_PEOPLE)), time))
+            return plain._replace(distinct_id=_fill(draw.choice((*_PEOPLE, *_BROKEN_PEOPLE)), time))
         case 3:
-            return plain._replace(
-                insert_id=_filled(draw.choice((*_IDS, *_BROKEN_IDS)), insert_id.strip(b'"'))
-            )
+            return plain._replace(insert_id=_fill(draw.choice((*_IDS, *_BROKEN_IDS)), insert_id.strip(b'"')))
         case _:
             return plain
 
@@ -239,7 +238,7 @@ def _with_escape(draw: Random, identity: _Identity) -> _Identity:
     return identity._replace(insert_id=Text(b'"' + escape + sent[2:], b'"' + escape + stored[2:]))
 
 
-def _assembled(draw: Random, identity: _Identity, body: bytes, processed: int) -> Record:
+def _assemble(draw: Random, identity: _Identity, body: bytes, processed: int) -> Record:
     """Return a record with *identity*, one random piece among its properties, and a random line format."""
     pieces = [draw.choice(_PIECES)]
     if identity.complete() and not draw.randrange(16):
@@ -250,7 +249,7 @@ def _assembled(draw: Random, identity: _Identity, body: bytes, processed: int) -
     stored = _object(identity, body, pieces, 1)
     repaired = (sent, identity.name.sent) != (stored, identity.name.stored)
     shape = draw.choice(_SHAPES) if draw.getrandbits(1) else _CANONICAL
-    lines = _shaped(shape, identity.name.sent, sent)
+    lines = _apply_shape(shape, identity.name.sent, sent)
     unusual = Sent(lines, repaired) if repaired or shape is not _CANONICAL else None
     _, _, time, distinct_id, insert_id = identity
     return identity.number, time.stored, distinct_id.stored, insert_id.stored, processed, stored, unusual
@@ -266,7 +265,7 @@ def _object(identity: _Identity, body: bytes, pieces: list[Text], form: int) -> 
     return b"{" + b",".join([*members, body[1:], *(piece[form] for piece in pieces)]) + b"}"
 
 
-def _shaped(shape: tuple[bytes, bytes, bytes], name: bytes, properties: bytes) -> bytes:
+def _apply_shape(shape: tuple[bytes, bytes, bytes], name: bytes, properties: bytes) -> bytes:
     first, second, end = shape
     return b"".join(
         (first, properties, second, name, end)
@@ -275,5 +274,5 @@ def _shaped(shape: tuple[bytes, bytes, bytes], name: bytes, properties: bytes) -
     )
 
 
-def _filled(text: Text, original: bytes) -> Text:
+def _fill(text: Text, original: bytes) -> Text:
     return Text(text.sent.replace(b"@", original), text.stored.replace(b"@", original))

@@ -71,24 +71,24 @@ class Source:
         started = self.pace.clock()
         for done, day in enumerate(days[rotation:] + days[:rotation]):
             for share, part in self._day(day, query, arrived, draw):
-                yield _shuffled(part, draw) if self.shuffled else part
+                yield _shuffle(part, draw) if self.shuffled else part
                 await (self._wait(started, done + share) if paced else checkpoint())
 
     def prepare(self, query: Query, arrived: datetime) -> None:
-        """Compress the days in *query* that are final."""
+        """Compress and cache the final days in *query*."""
         for day in query.days():
             for _ in self._day(day, query, arrived, Random(0)):
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait until this many *days* should have been sent, if the first one started at *started*."""
+        """Wait for as long as sending this number of *days* should have taken since *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 
     def _day(
         self, day: date, query: Query, arrived: datetime, draw: Random
     ) -> Iterator[tuple[float, Segment]]:
-        """Yield a day's segments, each with the share of the day that is sent once it is. The last share is 1."""
+        """Yield a day's segments. Each comes with the share of the day that has been sent after it, from 0 to 1."""
         filtered = query.events is not None or query.where is not None
         everything = not filtered and not query.in_ms and settled_at(self.profile, day) <= arrived
         cached = self.cache.get(day) if everything else None
@@ -120,7 +120,7 @@ class Source:
             self.cache.put(day, segments or [NO_LINES])
 
 
-def _shuffled(part: Segment, draw: Random) -> Segment:
+def _shuffle(part: Segment, draw: Random) -> Segment:
     """Return the same lines in a random order, with an event as the last line."""
     lines = part.lines().split(b"\n")[:-1]
     draw.shuffle(lines)
@@ -161,13 +161,13 @@ class BodyMaker:
         segments = await self._segments(paced=True)
         start, large = await _peek(segments, self.source.pace.gzip_over)
         gzip = accepts_gzip and (large or (self.fault is not None and self.fault.kind in GZIP_ONLY))
-        pieces = await self._encoded(self._register(_chained(start, segments)), gzip=gzip)
-        pieces = self._register(_resized(pieces, self.source.pace.piece))
+        pieces = await self._encode(self._register(_chain(start, segments)), gzip=gzip)
+        pieces = self._register(_resize(pieces, self.source.pace.piece))
         if self.fault and self.fault.kind in WIRE:
-            size = await _size(await self._encoded(await self._segments(paced=False), gzip=gzip))
+            size = await _size(await self._encode(await self._segments(paced=False), gzip=gzip))
             pieces = self._register(WIRE[self.fault.kind](pieces, size, self.fault, self.source.pace.sleep))
         if self.source.pace.bandwidth:
-            pieces = self._register(_throttled(pieces, self.source.pace, self.source.pace.bandwidth))
+            pieces = self._register(_throttle(pieces, self.source.pace, self.source.pace.bandwidth))
         return Body(gzip, pieces)
 
     def _register(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -178,7 +178,7 @@ class BodyMaker:
         return self._register(self.source.segments(self.query, self.arrived, self.order, paced=paced))
 
     async def _segments(self, *, paced: bool) -> Segments:
-        """Return the segments after applying the limit and the faults in lines."""
+        """Return the segments to which the limit and the faults in lines have been applied."""
         stage = LINES.get(self.fault.kind) if self.fault else None
         if self.query.limit is None and stage is None:
             return self._raw(paced=paced)
@@ -190,9 +190,9 @@ class BodyMaker:
 
     def _lines(self, segments: Segments) -> Pieces:
         lines = self._register(_plain(segments))
-        return lines if self.query.limit is None else self._register(_limited(lines, self.query.limit))
+        return lines if self.query.limit is None else self._register(_limit_lines(lines, self.query.limit))
 
-    async def _encoded(self, segments: Segments, *, gzip: bool) -> Pieces:
+    async def _encode(self, segments: Segments, *, gzip: bool) -> Pieces:
         if not gzip:
             return self._register(_plain(segments))
         match self.fault.kind if self.fault else None:
@@ -207,7 +207,7 @@ class BodyMaker:
 
 
 async def _peek(segments: Segments, limit: int) -> tuple[list[Segment], bool]:
-    """Take segments until it is clear whether the body is larger than *limit*."""
+    """Read segments until it is clear whether the body is larger than *limit*. Return them, and whether it is larger."""
     start: list[Segment] = []
     size = 0
     while size <= limit:
@@ -219,7 +219,7 @@ async def _peek(segments: Segments, limit: int) -> tuple[list[Segment], bool]:
     return start, True
 
 
-async def _chained(start: Iterable[Segment], rest: AsyncIterable[Segment]) -> Segments:
+async def _chain(start: Iterable[Segment], rest: AsyncIterable[Segment]) -> Segments:
     for part in start:
         yield part
     async for part in rest:
@@ -236,7 +236,7 @@ async def _as_segments(lines: AsyncIterable[bytes]) -> Segments:
         yield segment(piece)
 
 
-async def _limited(lines: AsyncIterable[bytes], limit: int) -> Pieces:
+async def _limit_lines(lines: AsyncIterable[bytes], limit: int) -> Pieces:
     """Yield the lines up to and including event number *limit*."""
     async for piece in lines:
         lines_before: list[bytes] = []
@@ -262,7 +262,7 @@ async def _two_members(segments: Segments) -> Pieces:
 
 
 async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Pieces:
-    """Yield one gzip member; *crc_error* is combined with its checksum by XOR."""
+    """Yield one gzip member. Its checksum is combined with *crc_error* by XOR."""
     member = GzipMember()
     yield member.begin()
     async for part in segments:
@@ -271,9 +271,9 @@ async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Piece
 
 
 async def _members(segments: AsyncIterable[Segment], size: int) -> Pieces:
-    """Yield gzip members with *size* bytes of lines each, which may end within a line. If there are no lines, yield one."""
+    """Yield gzip members with *size* bytes of lines each. A member may end within a line. An empty body has one member."""
     empty = True
-    async with aclosing(_plain(segments)) as lines, aclosing(_resized(lines, size)) as pieces:
+    async with aclosing(_plain(segments)) as lines, aclosing(_resize(lines, size)) as pieces:
         async for piece in pieces:
             empty = False
             yield _whole_member(segment(piece))
@@ -286,7 +286,7 @@ def _whole_member(part: Segment) -> bytes:
     return member.begin() + member.add(part) + member.end()
 
 
-async def _resized(pieces: AsyncIterable[bytes], size: int) -> Pieces:
+async def _resize(pieces: AsyncIterable[bytes], size: int) -> Pieces:
     """Yield the same bytes in pieces of *size* bytes. The last piece may be smaller."""
     buffer = bytearray()
     async for piece in pieces:
@@ -299,7 +299,7 @@ async def _resized(pieces: AsyncIterable[bytes], size: int) -> Pieces:
         yield bytes(buffer)
 
 
-async def _throttled(pieces: AsyncIterable[bytes], pace: Pace, bandwidth: float) -> Pieces:
+async def _throttle(pieces: AsyncIterable[bytes], pace: Pace, bandwidth: float) -> Pieces:
     """Yield *pieces* at no more than *bandwidth* bytes per second."""
     started, sent = pace.clock(), 0
     async for piece in pieces:

@@ -13,7 +13,7 @@ class Change:
 
     Args:
         kind: `late`: the events arrive only at that time, through `/import`. `removed`: the events disappear.
-            `merged`: users with only a device id get a user id. All of such a user's events change, and carry the
+            `merged`: users with only a device id get a user id. All events of these users change, and contain the
             former id as `$distinct_id_before_identity`.
         at: Time of the change, timezone-aware.
         until: Time at which removed events reappear; None for never.

@@ -2,7 +2,7 @@
 
 Three facts are documented: the identity by which reports remove duplicates, the looser identity of compaction
 (docs: reference/event-deduplication.md), and that responses omit days without events (docs: openapi/query.openapi.yaml).
-It is inferred that the Query API counts like reports, in the project's reporting time zone.
+The simulator assumes that the Query API counts like reports, in the project's reporting time zone.
 """
 
 from collections import Counter, defaultdict
@@ -58,28 +58,28 @@ class Counts:
         """Return, for each name, the number of events of each user on *day* that are counted at *now*."""
         total: defaultdict[str, Counter[bytes]] = defaultdict(Counter)
         for generated in (day - _DAY, day, day + _DAY):
-            for (name, its_day), users in self._of(generated, now).items():
+            for (name, its_day), users in self._counts_of(generated, now).items():
                 if its_day == day:
                     total[name].update(users)
         return dict(total)
 
-    def _of(self, generated: date, now: datetime) -> Users:
+    def _counts_of(self, generated: date, now: datetime) -> Users:
         """Return the counts of the events that are generated for a day. They are cached once they are final."""
         if generated in self._final:
             return self._final[generated]
         delay = self.profile.visible_after if self.counting.delay is None else self.counting.delay
-        counted = now - timedelta(seconds=delay)
+        cutoff = now - timedelta(seconds=delay)
         users: defaultdict[Cell, Counter[bytes]] = defaultdict(Counter)
-        for name, distinct_id, day in self._distinct(generated, counted):
+        for name, distinct_id, day in self._distinct(generated, cutoff):
             users[NAMES[name], day][distinct_id] += 1
-        if settled_at(self.profile, generated) <= counted:
+        if settled_at(self.profile, generated) <= cutoff:
             self._final[generated] = users
         return users
 
-    def _distinct(self, generated: date, counted: datetime) -> Iterator[tuple[int, bytes, date]]:
-        arrived_ms = int(counted.timestamp() * 1000)
+    def _distinct(self, generated: date, cutoff: datetime) -> Iterator[tuple[int, bytes, date]]:
+        arrived_ms = int(cutoff.timestamp() * 1000)
         seen: set[object] = set()
-        for record in stored(self.profile, generated, counted):
+        for record in stored(self.profile, generated, cutoff):
             name, time, distinct_id, insert_id, processed, _, _ = record
             if processed > arrived_ms:
                 continue

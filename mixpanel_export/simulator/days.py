@@ -1,6 +1,6 @@
-"""The records that are sent for a day: its own events after all changes, and events from the adjacent days.
+"""Yields the records that are sent for a day: its own events after all changes, and events from the adjacent days.
 
-generated ─ awkward content ─ changes ─ exchange with adjacent days ─ without records that have not arrived
+generated ─ awkward content ─ changes ─ exchange with adjacent days ─ removal of records that have not arrived
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def settled_at(profile: Profile, day: date) -> datetime:
     """Return the time from which the response for *day* is final: all events have arrived, and all changes have happened."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
     if profile.timezone:
-        end += _DAY  # a local day may end up to a day later than in UTC
+        end += _DAY  # a local day may end up to a day later than the UTC day
     if moving_enabled(profile):
         end += _DAY
     delay = timedelta(seconds=profile.visible_after)
@@ -41,7 +41,7 @@ def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iter
 
 
 def moves_between_days(profile: Profile, record: Record) -> bool:
-    """Return whether *record* is sent with another day, in addition to its own or instead. Duplicates agree on this."""
+    """Return whether *record* is also, or only, sent with another day. The result is the same for its duplicates."""
     return _direction(profile, record)[0] != 0
 
 
@@ -51,7 +51,7 @@ def moving_enabled(profile: Profile) -> bool:
 
 
 def stored(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
-    """Yield a day's own records after the changes up to *now*, whether or not they have arrived or are sent."""
+    """Yield a day's own records after the changes up to *now*, including records that have not arrived or are not sent."""
     stream = generated(profile, day)
     if profile.awkward or profile.rejects or profile.long_lines:
         stream = awkward(profile, day, stream)
@@ -72,7 +72,7 @@ def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Itera
 
 
 def _direction(profile: Profile, record: Record) -> tuple[int, bool]:
-    """Return the offset of the other day that *record* is sent with (0: none), and whether its own day has it."""
+    """Return the offset of the other day with which *record* is sent, or 0, and whether it is sent with its own day."""
     insert_id = text(record[3])
     if not insert_id or not moving_enabled(profile):
         return 0, True

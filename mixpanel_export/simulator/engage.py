@@ -1,7 +1,7 @@
-"""The user profiles of the Query API: sessions of pages, and the faults of a page.
+"""The Query API's endpoint for user profiles: its sessions, pages and faults.
 
-A request without a session starts one, with the profiles that match. Requests with a session do not count against the
-hour. A session is a cache: its pages can be evicted, and can change while a client reads them.
+A request without a session starts a session, which has the matching profiles. Requests with a session do not count against
+the hourly limit. A session is a cache: its pages can be evicted, and can change while a client reads them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,27 +22,27 @@ from mixpanel_export.simulator.profiles import (
     selected_members,
     without_profile,
 )
-from mixpanel_export.simulator.query_api import ROOTS, Answer, failure, invalid
+from mixpanel_export.simulator.query_api import ROOTS, JSONResponse, failure, invalid
 from mixpanel_export.simulator.reply import RequestLog
 from mixpanel_export.simulator.where import compiled_for_profiles
 
 _PATHS = frozenset(f"{root}/engage{slash}" for root in ROOTS for slash in ("", "/"))
 _WHOLE = 0x10000
-_MAX_BEHAVIOR = 4  # events per user and behavior, at most one less
+_BEHAVIOR_EVENTS = 4  # a user has fewer events than this for each behavior
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRules:
-    """The pages of profiles, where Mixpanel's behaviour is undocumented or varies.
+    """Options for pages of profiles, where Mixpanel's behaviour is undocumented or varies.
 
     Args:
         page_size: Number of profiles in a page, unless a request has `page_size`.
         totals: The pages that have `total` and `page_size`.
         session_seconds: Time after which a session is evicted; None for no end.
         seconds_per_page: Time from a request to the first byte of its page.
-        random_bytes: Number of random bytes, in hexadecimal, in one more property of each profile, for a realistic size
-            after compression.
-        cohorts: The cohorts that requests can name.
+        random_bytes: Number of random bytes in an additional property of each profile, written in hexadecimal. They give
+            compressed pages a realistic size.
+        cohorts: The cohorts that requests can select.
         groups: Number of profiles of each group type, by `data_group_id`.
     """
 
@@ -115,13 +115,13 @@ def _is_member(profile: UserProfile, cohort: Cohort) -> bool:
 
 
 def _events(profile: UserProfile, behaviors: Sequence[str]) -> dict[str, int]:
-    """Return a number of events for each behavior. The simulator does not read the events' selectors."""
-    return {name: crc32(f"{name}:{profile.key}".encode()) % _MAX_BEHAVIOR for name in behaviors}
+    """Return a number of events for each behavior. It does not depend on the selectors or on the project's events."""
+    return {name: crc32(f"{name}:{profile.key}".encode()) % _BEHAVIOR_EVENTS for name in behaviors}
 
 
 @dataclass(slots=True)
 class _Session:
-    """The profiles of a session. Its pages begin *shift* profiles later than in the list."""
+    """The profiles of a session. The pages after the first begin *shift* profiles later than without a fault."""
 
     id: str
     started: float
@@ -159,7 +159,7 @@ def _neighbour(session: _Session, page: Page) -> Page:
 
 
 def _shift(session: _Session, page: Page, offset: int) -> Page:
-    """Move this page, and later responses of the session. The first page has only one position."""
+    """Shift this page and the session's later pages. The first page is never shifted."""
     session.shift += offset
     return session.page(page.number)
 
@@ -178,7 +178,7 @@ PAGES: dict[str, Callable[[_Session, Page, Fault], Page]] = {
     "profile_repeated": lambda session, page, _: _shift(session, page, -1),
     "profile_skipped": lambda session, page, _: _shift(session, page, 1),
 }
-"""Changes to a page. With the last two, a profile before the page was added or deleted, and the pages shift by one."""
+"""Changes to a page. The last two simulate that a profile before the page was added or deleted, which shifts the page."""
 
 
 @dataclass(slots=True)
@@ -198,11 +198,11 @@ class Engage:
         return request.path in _PATHS and request.method in {"GET", "POST"}
 
     def is_counted(self, request: Request) -> bool:
-        """Return whether *request* counts against the hour: only without a session."""
+        """Return whether *request* counts against the hourly limit. Requests with a session do not."""
         return not request.params.get("session_id")
 
-    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | Answer:
-        """Return a page, or a refusal."""
+    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | JSONResponse:
+        """Return a page, or an error response."""
         query = parse_profile_query(request.params)
         if isinstance(query, FixedResponse):
             return query
@@ -221,16 +221,16 @@ class Engage:
         page = session.page(query.page)
         if fault and fault.kind in PAGES:
             page = PAGES[fault.kind](session, page, fault)
-        return Answer(lambda: self._body(session, page), fault, self.people.rules.seconds_per_page)
+        return JSONResponse(lambda: self._body(session, page), fault, self.people.rules.seconds_per_page)
 
     def selected(self, selection: ProfileSelection) -> Iterator[UserProfile]:
-        """Yield the profiles that a session which starts now would have."""
+        """Yield the profiles that a session would have if it started now."""
         numbers = self.people.matches(selection, self.revision)
         yield from self.people.profiles(selection, self.revision, numbers)
         yield from self.people.others(selection)
 
     def _session(self, query: ProfileQuery) -> _Session | None:
-        """Return the session of *query*; None if it does not exist any more, or was for another selection."""
+        """Return the session of *query*; None if it no longer exists or has another selection."""
         if query.session_id is None:
             return self._start(query.selection) if query.page == 0 else None
         session = self._sessions.get(query.session_id)
@@ -255,9 +255,9 @@ class Engage:
 
     def _body(self, session: _Session, page: Page) -> bytes:
         """Return the JSON text of a page."""
-        known = len(session.numbers)
+        count = len(session.numbers)
         numbers = session.numbers[max(0, page.start) : max(0, page.stop)]
-        others = session.others[max(0, page.start - known) : max(0, page.stop - known)]
+        others = session.others[max(0, page.start - count) : max(0, page.stop - count)]
         profiles = [*self.people.profiles(session.selection, session.revision, numbers), *others]
         totals = page.number == 0 or self.people.rules.totals == "all"
         return b"".join(

@@ -15,7 +15,7 @@ _MAX_PAGE_SIZE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class ProfileSelection:
-    """The requested profiles and properties. A session is for one selection."""
+    """The requested profiles and properties. All pages of a session have the same selection."""
 
     where: str | None = None
     properties: frozenset[str] | None = None
@@ -32,7 +32,7 @@ EVERYONE = ProfileSelection()
 
 @dataclass(frozen=True, slots=True)
 class ProfileQuery:
-    """The selection, and the page of a session. Without *session_id*, a session is to start."""
+    """The selection, and the requested page of a session. If *session_id* is None, a new session starts."""
 
     selection: ProfileSelection
     page: int = 0
@@ -41,7 +41,7 @@ class ProfileQuery:
 
     @property
     def cacheable(self) -> bool:
-        """Whether a session has more than its first page: not with behaviors without a time."""
+        """Whether a session can have more than one page. With behaviors, this requires *as_of_timestamp*."""
         return not self.selection.behaviors or self.as_of_timestamp is not None
 
 
@@ -50,7 +50,7 @@ class _InvalidError(Exception):
 
 
 def parse_profile_query(params: Mapping[str, str]) -> ProfileQuery | FixedResponse:
-    """Return the query of a request with *params*, or a refusal if it is invalid."""
+    """Return the query of a request with *params*, or an error response if it is invalid."""
     try:
         return ProfileQuery(
             _selection(params),
@@ -75,7 +75,7 @@ def _selection(params: Mapping[str, str]) -> ProfileSelection:
     behaviors, cohort = _behaviors(params), _cohort(params)
     if behaviors and cohort is not None:
         raise _InvalidError("behaviors and filter_by_cohort are mutually exclusive")
-    names = _texts(params, "output_properties")
+    names = _strings(params, "output_properties")
     include = params.get("include_all_users", "true").lower()
     if include not in {"true", "false", "1", "0"}:
         raise _InvalidError("include_all_users must be true or false")
@@ -93,7 +93,7 @@ def _selection(params: Mapping[str, str]) -> ProfileSelection:
 
 def _ids(params: Mapping[str, str]) -> frozenset[str] | None:
     """Return the ids in `distinct_id` and `distinct_ids`; None if there is neither."""
-    many = _texts(params, "distinct_ids")
+    many = _strings(params, "distinct_ids")
     if many is not None and len(many) > _MAX_IDS:
         raise _InvalidError(f"distinct_ids has more than {_MAX_IDS} ids")
     one = params.get("distinct_id")
@@ -123,7 +123,7 @@ def _behaviors(params: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _texts(params: Mapping[str, str], name: str) -> list[str] | None:
+def _strings(params: Mapping[str, str], name: str) -> list[str] | None:
     """Return the items of a JSON array of strings or numbers as text; None if the parameter is absent."""
     if name not in params:
         return None

@@ -1,4 +1,4 @@
-"""The event counts of the Query API. Responses without events are not documented; see `Counting`."""
+"""The Query API's endpoints for event counts. The form of responses without events is undocumented; see `Counting`."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from mixpanel_export.simulator.counts import Counts
 from mixpanel_export.simulator.faults import Fault, FaultSelector, FixedResponse
 from mixpanel_export.simulator.parse import Project, Query, Request, Rules, parse
-from mixpanel_export.simulator.query_api import ROOTS, Answer, failure, invalid
+from mixpanel_export.simulator.query_api import ROOTS, JSONResponse, failure, invalid
 from mixpanel_export.simulator.reply import RequestLog
 from mixpanel_export.simulator.zone import today
 
@@ -16,7 +16,7 @@ _EVENTS = frozenset(f"{root}/events{slash}" for root in ROOTS for slash in ("", 
 _NAMES = frozenset(f"{root}/events/names{slash}" for root in ROOTS for slash in ("", "/"))
 
 _MAX_NAMES = 255  # the default of `limit` (docs: openapi/query.openapi.yaml)
-_COMMON_NAMES_DAYS = 31  # the days in which the most common names are counted
+_COMMON_NAMES_DAYS = 31  # the most common names are those of the last 31 days
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class EventCounts:
         return request.path in _EVENTS | _NAMES and request.method == "GET"
 
     def is_counted(self, _: Request) -> bool:
-        """Return True: every request counts against the hour."""
+        """Return True, because every request counts against the hourly limit."""
         return True
 
-    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | Answer:
-        """Return the answer to *request*, or a refusal."""
+    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | JSONResponse:
+        """Return the counts or names that *request* asks for, or an error response."""
         query = self._query(request)
         if isinstance(query, FixedResponse):
             return query
@@ -52,10 +52,10 @@ class EventCounts:
             value = self._names(request, query) if request.path in _NAMES else self._values(request, query)
             return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
-        return failure(fault) or Answer(body, fault)
+        return failure(fault) or JSONResponse(body, fault)
 
     def _query(self, request: Request) -> Query | FixedResponse:
-        """Return the requested days and names, or a refusal."""
+        """Return the requested days and names, or an error response."""
         params = request.params
         day = today(self.now(), self.counts.counting.timezone or self.counts.profile.timezone)
         if params.get("type", "general") not in {"general", "unique", "average"}:
@@ -76,7 +76,7 @@ class EventCounts:
         names = list(dict.fromkeys(json.loads(request.params["event"])))
         days = list(query.days())
         users = {day: self.counts.users(day, self.now()) for day in days}
-        counted = {
+        counts_by_name = {
             name: {
                 str(day): _number(kind, list(users[day].get(name, {}).values()))
                 for day in days
@@ -84,7 +84,7 @@ class EventCounts:
             }
             for name in names
         }
-        values = {name: by_day for name, by_day in counted.items() if by_day}
+        values = {name: by_day for name, by_day in counts_by_name.items() if by_day}
         return {"data": {"series": [str(day) for day in days], "values": values}, "legend_size": len(values)}
 
     def _names(self, request: Request, query: Query) -> list[str]:

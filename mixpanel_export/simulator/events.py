@@ -169,7 +169,7 @@ def generated(profile: Profile, day: date) -> Iterator[Record]:
 def _batch(
     profile: Profile, start: int, clock: WallClock | None, draw: Random, size: int
 ) -> Iterator[tuple[Record, bytes]]:
-    """Yield records, each with its properties apart from identity and processing time."""
+    """Yield records. Each comes with its properties except the identity and the processing time."""
     bits = array("Q")
     bits.frombytes(draw.randbytes(24 * size))
     ids = draw.randbytes(16 * size).hex().encode()
@@ -186,7 +186,7 @@ def _batch(
             if (when >> 44 & 0xFFFF) < late
             else 200 + (when >> 32 & 0xFFF)
         )
-        name, distinct_id, body = _picked(pieces, what, more)
+        name, distinct_id, body = _pick_content(pieces, what, more)
         time, insert_id = b"%d" % second, b'"%s"' % ids[32 * i : 32 * i + 32]
         pick = what >> 32 & 0xFFFF
         if pick < without_id:
@@ -203,7 +203,7 @@ def _second(start: int, when: int) -> int:
     return start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
 
 
-def _picked(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
+def _pick_content(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
     """Return the index of a name, a distinct_id, and the properties that belong to them."""
     name = DRAWN[what & 63]
     distinct_id, user = pieces.users[what >> 6 & 2047]
@@ -217,9 +217,9 @@ _NO_ID = (b"", b'""', b"null")
 def _odd(
     pick: int, second: int, moment: int, distinct_id: bytes, insert_id: bytes
 ) -> tuple[bytes, bytes, bytes]:
-    """Return time and ids, one of them replaced with an unusual value that was observed or is possible.
+    """Return the time and ids. One of them is replaced with an unusual value that was observed or is possible.
 
-    Texts with an offset have *moment*, the event's time in UTC, so that they are on the same day as the event.
+    Times with an offset are derived from *moment*, the event's time in UTC, so that they are on the event's day.
     """
     time = b"%d" % second
     clock, utc = datetime.fromtimestamp(second, UTC), datetime.fromtimestamp(moment, UTC)
@@ -248,7 +248,7 @@ def _odd(
 
 
 def _duplicate(pieces: Material, draw: Random, start: int, record: Record, body: bytes) -> Record:
-    """Return a duplicate: an exact one, one with other properties, or one with only the same `$insert_id`."""
+    """Return a record with the same `$insert_id`: an equal record, one with other properties, or one at another time."""
     name, time, distinct_id, insert_id, processed, _, _ = record
     kind = draw.randrange(8)
     if kind < 3:

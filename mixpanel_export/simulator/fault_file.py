@@ -20,7 +20,7 @@ TABLES = ("fault", "query_fault", "profile_fault")
 
 
 def read_faults(text: str, table: str = "fault") -> list[Fault]:
-    """Return the faults in a file that have this name of a *table*, in file order.
+    """Return the faults that are written as *table* in a file, in file order.
 
     Raises:
         ValueError: The file is not valid TOML, or a fault is not valid. The message gives the fault's number, counting

@@ -1,4 +1,4 @@
-"""Faults in bodies. A stage is a generator that changes the lines before compression, or the bytes after it.
+"""Faults in bodies. A stage is a generator that changes the lines before compression, or the bytes after compression.
 
 A stage is given the size of the whole body in advance, so that the fault's position is exact.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault, Fault
 
-_SHORTEST_CUT = 2.5  # bytes; at least two bytes remain, which may be whitespace and a brace
+_MIN_CUT = 2.5  # bytes; at least two bytes remain, which may be whitespace and a brace
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]
@@ -61,7 +61,7 @@ async def _truncate(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces
 async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
     """End the body within a line. A client could not detect an end between two lines, or before the first byte."""
     pending = b""
-    fault = replace(fault, position=max(fault.position, min(1.0, _SHORTEST_CUT / max(size, 1))))
+    fault = replace(fault, position=max(fault.position, min(1.0, _MIN_CUT / max(size, 1))))
     async with aclosing(_truncate(pieces, size, fault, sleep)) as part:
         async for piece in part:
             if piece.isspace() or not piece:
@@ -125,7 +125,7 @@ async def _append_garbage(pieces: Pieces, _: int, fault: Fault, __: Sleep) -> Pi
     yield (fault.text or "\x00\x01 trailing garbage").encode()
 
 
-async def _no_bytes(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
+async def _empty(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
     yield b""
 
 
@@ -159,6 +159,6 @@ WIRE: dict[str, Stage] = {
     "stall": _stall,
     "truncated_gzip": _truncate,
     "trailing_garbage": _append_garbage,
-    "empty_body": _no_bytes,
+    "empty_body": _empty,
 }
 """Changes to the bytes of the body, after compression."""

@@ -1,4 +1,4 @@
-"""Parses a request's credentials and parameters into a query or a refusal. Pure functions."""
+"""Converts a request's credentials and parameters to a query or an error response. All functions are pure."""
 
 import base64
 import binascii
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters of the URL and the body. If a key is repeated, the last value wins, and the body's over the URL's."""
+        """The parameters of the URL and the body. If a key is repeated, the last value wins. The body takes precedence."""
         return _form(urlsplit(self.target).query) | _body_params(self.body)
 
     @property
@@ -53,8 +53,8 @@ class Request:
 class Project:
     """A project's credentials, and the number of days of history that its plan allows.
 
-    The project also accepts *legacy_secret*, if given, as the user name, without `project_id`. If *history_days* is None,
-    there is no limit.
+    If *legacy_secret* is given, the project also accepts it as a user name, without `project_id`. If *history_days* is
+    None, there is no limit.
     """
 
     username: str
@@ -68,7 +68,7 @@ Shape = Literal["seen", "request", "error", "status", "text"]
 Subject = Literal[
     "from_date", "to_date", "event", "limit", "where", "project_id", "today", "history", "quota"
 ]
-"""The subject of a refusal: a parameter, a day in the future, the plan's history, or the quota."""
+"""The subject of an error response: a parameter, a day in the future, the plan's history, or the quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,13 @@ class Rules:
     """The responses to invalid requests, where Mixpanel's behaviour is undocumented or varies.
 
     Args:
-        wording: Replacement texts, keyed by the subject of the refusal.
+        wording: Error messages that replace the usual ones, keyed by subject.
         shape: "request" is JSON with the request and the text, "error" is JSON with the text, "status" is JSON with the
             text and `"status": "error"`, "text" is plain text. "seen" is the observed behaviour: plain text if a day
             is in the future, otherwise "request".
         unauthenticated: Response to wrong credentials.
         missing_project_id: Status if a service account sends no project id.
-        over_limit: The reaction to a `limit` above 100,000: status 400, or the maximum is used instead.
+        over_limit: The response to a `limit` above 100,000. "refuse" is status 400; with "clamp", the limit is 100,000.
         longest_target: Maximum length of the path and query, in characters. Longer requests get status 414. None for
             no maximum. The server reads at most 16 KB of a request's head.
         rate_limit_headers: Whether a 429 response has the headers `RateLimit` and `RateLimit-Policy`.
@@ -97,7 +97,7 @@ class Rules:
     rate_limit_headers: bool = False
 
     def refusal(self, request: Request, subject: Subject, text: str, status: int = 400) -> FixedResponse:
-        """Return a refusal with *text*, or with its replacement in *wording*."""
+        """Return an error response with *text*, or with its replacement in *wording*."""
         text = self.wording.get(subject, text)
         match self.shape:
             case "text":
@@ -133,7 +133,7 @@ class Query:
 
 
 class _InvalidError(Exception):
-    """The request is invalid: the *subject*, a *text* and the *status* of the refusal."""
+    """The request is invalid. The error response has the *subject*, the *text* and the *status*."""
 
     def __init__(self, subject: Subject, text: str, status: int = 400) -> None:
         super().__init__(subject, text, status)
@@ -143,7 +143,7 @@ class _InvalidError(Exception):
 
 
 def denial(project: Project, request: Request, rules: Rules = DEFAULT_RULES) -> FixedResponse | None:
-    """Return a refusal if the credentials do not allow the request, else None."""
+    """Return an error response if the credentials do not allow the request, else None."""
     username, secret = _credentials(request.headers.get("authorization", ""))
     project_id = request.params.get("project_id")
     if project.legacy_secret is not None and (username, secret) == (project.legacy_secret, ""):
@@ -162,7 +162,7 @@ def denial(project: Project, request: Request, rules: Rules = DEFAULT_RULES) -> 
 def parse(
     project: Project, request: Request, today: date, rules: Rules = DEFAULT_RULES
 ) -> Query | FixedResponse:
-    """Return the query of *request*, or a refusal if it is invalid. *today* is the date in the project's time zone."""
+    """Return the query of *request*, or an error response if it is invalid. *today* is the date in the project's zone."""
     params = request.params
     try:
         first, last = _days(params)
@@ -180,7 +180,7 @@ def _form(text: str) -> dict[str, str]:
 
 
 def _body_params(body: bytes) -> dict[str, str]:
-    """Return the parameters of a body, which is a JSON object or else a form. Values that are not strings become JSON."""
+    """Return the parameters of a body, which is a JSON object or a form. Values that are not strings are kept as JSON text."""
     text = body.decode("utf-8", "replace")
     try:
         values = json.loads(text)

@@ -1,7 +1,7 @@
-"""Deterministic user profiles: the same seed gives the same profiles, and any of them can be created alone.
+"""Deterministic user profiles: the same seed gives the same profiles, and each profile can be created on its own.
 
-The first profiles belong to the users of the events, so the two can be joined. A profile has the text that is sent, and the
-text that a correct table has. They differ only where a lone surrogate must be repaired.
+The first profiles belong to the users of the events, so profiles and events can be joined. A profile has the text that is
+sent and the text that a correct table contains. They differ only where a lone surrogate must be repaired.
 """
 
 import json
@@ -21,12 +21,11 @@ from mixpanel_export.simulator.events import Profile
 _BATCH = 256
 _WHOLE = 0x10000
 _YEAR = 365 * 86_400
-_GROUP_USERS = 10**6  # the number of the first user in a group's profiles, so that groups differ from users
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """A cohort that requests for profiles can name.
+    """A cohort that requests for profiles can select.
 
     Args:
         id: The id of the cohort.
@@ -94,17 +93,17 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """The state of a project's profiles: with each number, some profiles are new, changed or gone."""
+    """The state of a project's profiles. In each revision, some profiles are new, changed or deleted."""
 
     number: int = 0
     group: int = 0
     """The number of the group type; 0 for users."""
     random_bytes: int = 0
-    """The random bytes in each profile, besides its usual properties."""
+    """The number of random bytes in each profile, in addition to its usual properties."""
 
 
 def generated(profile: Profile, revision: Revision, numbers: Iterable[int]) -> Iterator[UserProfile]:
-    """Yield the profiles with these *numbers*, which should ascend."""
+    """Yield the profiles with these *numbers*, which should be in ascending order."""
     batch, bits, filling, size = -1, array("Q"), b"", revision.random_bytes
     for number in numbers:
         if number // _BATCH != batch:
@@ -119,7 +118,7 @@ def generated(profile: Profile, revision: Revision, numbers: Iterable[int]) -> I
 
 
 def existing(profile: Profile, revision: Revision, count: int) -> range | list[int]:
-    """Return the numbers of the profiles that exist, of *count* at the start."""
+    """Return the numbers of the profiles that exist in *revision*. In revision 0, *count* profiles exist."""
     if not revision.number:
         return range(count)
     added = revision.number * (count // 50 + 1)
@@ -168,7 +167,7 @@ def _profile(
 
 
 def _changes(number: int, revision: Revision) -> int:
-    """Return bits that change a tenth of the profiles with each revision."""
+    """Return bits for the properties that change. Each revision changes the bits of a tenth of the profiles."""
     bits = 0
     for step in range(1, revision.number + 1):
         hashed = crc32(b"%d:%d:change" % (number, step))
@@ -216,7 +215,7 @@ _ODD_SEEN = (
 
 
 def _odd(draw: Random, number: int, distinct_id: bytes, members: list[bytes]) -> UserProfile:
-    """Return the profile with an unusual id, an unusual or missing `$last_seen`, or without properties."""
+    """Return the profile with an unusual id, with an unusual or missing `$last_seen`, or in an unusual format."""
     ids = (
         b"%d" % number,
         b"-%d" % (number + 1),

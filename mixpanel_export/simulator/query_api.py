@@ -1,7 +1,7 @@
-"""The Query API, without sockets: its limits, refusals and JSON responses. Each endpoint has a module of its own.
+"""The Query API, independent of sockets: its limits, error responses and JSON responses. Each endpoint has its own module.
 
-The limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). Refusals have the text
-and the headers that were observed.
+The limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). The text and the headers of
+error responses are those that were observed.
 """
 
 import json
@@ -15,7 +15,7 @@ from isal import igzip
 from mixpanel_export.simulator.fault_stages import LINES, WIRE
 from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FixedResponse
 from mixpanel_export.simulator.parse import Project, Request, Rules, denial
-from mixpanel_export.simulator.rate_limits import Limits, Refusal
+from mixpanel_export.simulator.rate_limits import LimitExceeded, Limits
 from mixpanel_export.simulator.reply import RequestLog, Response, logged, plain, responding
 
 ROOTS = ("/api/query", "/api/2.0")
@@ -29,10 +29,10 @@ _HELP = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JSONResponse:
     """A response with status 200: a function that returns its JSON text, and the fault that changes it.
 
-    The response begins after a number of *seconds*.
+    The server waits for *seconds* before it sends the response.
     """
 
     body: Callable[[], bytes]
@@ -41,7 +41,7 @@ class Answer:
 
 
 class Endpoint(Protocol):
-    """Some paths of the Query API."""
+    """An endpoint of the Query API, which serves one or more paths."""
 
     requests: list[RequestLog]
 
@@ -49,10 +49,10 @@ class Endpoint(Protocol):
         """Return whether *request* is for this endpoint."""
 
     def is_counted(self, request: Request) -> bool:
-        """Return whether *request* counts against the requests of an hour."""
+        """Return whether *request* counts against the hourly limit."""
 
-    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | Answer:
-        """Return the answer to *request*, or a refusal. The request has been admitted."""
+    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | JSONResponse:
+        """Return the response to *request*, or an error response. The limits have been checked before."""
 
 
 @dataclass(slots=True)
@@ -72,28 +72,28 @@ class QueryApi:
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Response]:
-        """Respond to *request*, which an endpoint serves. The request is in progress until the context exits.
+        """Respond to *request*, which one of the endpoints must serve. It is in progress until the context exits.
 
         Raises:
-            ConnectionResetFault: The connection must be reset; reading the body may raise this too.
-            ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
+            ConnectionResetFault: The connection must be reset. Reading the body can also raise this.
+            ConnectionClosedFault: The connection must be closed. Reading the body can also raise this.
         """
         endpoint = next(endpoint for endpoint in self.endpoints if endpoint.serves(request))
         log = RequestLog(len(endpoint.requests) + 1, self.limits.clock(), request.params)
         log.credentials = "authorization" in request.headers
         endpoint.requests.append(log)
 
-        async def answer(answer: Answer, stack: AsyncExitStack) -> Response:
+        async def answer(answer: JSONResponse, stack: AsyncExitStack) -> Response:
             return await self._send(answer, log, stack, accepts_gzip=request.accepts_gzip)
 
         async with responding(self._decide(endpoint, request, log), log, self.limits, answer) as response:
             yield response
 
-    def _decide(self, endpoint: Endpoint, request: Request, log: RequestLog) -> FixedResponse | Answer:
+    def _decide(self, endpoint: Endpoint, request: Request, log: RequestLog) -> FixedResponse | JSONResponse:
         """Decide how to respond. Count the request against the limits if its status counts."""
         counted = endpoint.is_counted(request)
         if (refused := denial(self.project, request, self.rules)) is not None:
-            decision: FixedResponse | Answer = refused
+            decision: FixedResponse | JSONResponse = refused
         elif refusal := self.limits.refusal(counted=counted):
             decision = self._over_limit(request, refusal)
         else:
@@ -104,7 +104,7 @@ class QueryApi:
             self.limits.count_arrival()
         return decision
 
-    def _over_limit(self, request: Request, refusal: Refusal) -> FixedResponse:
+    def _over_limit(self, request: Request, refusal: LimitExceeded) -> FixedResponse:
         limits, concurrent = self.limits, refusal.concurrent
         reason = (
             f"concurrency limit ({limits.in_progress + 1}/{limits.concurrent} queries running concurrently)."
@@ -122,7 +122,7 @@ class QueryApi:
         )
 
     async def _send(
-        self, answer: Answer, log: RequestLog, stack: AsyncExitStack, *, accepts_gzip: bool
+        self, answer: JSONResponse, log: RequestLog, stack: AsyncExitStack, *, accepts_gzip: bool
     ) -> Response:
         fault = answer.fault
         if fault and fault.kind in BEFORE_HEAD:
@@ -141,7 +141,7 @@ class QueryApi:
         return Response(200, (("Content-Type", "application/json"), *encoding), pieces)
 
     async def _pieces(self, wire: bytes, fault: Fault | None) -> AsyncGenerator[bytes, None]:
-        """Yield the body with the fault's changes on the wire."""
+        """Yield the body's bytes, changed by the fault if it is a fault in bytes."""
         if fault is None or fault.kind not in WIRE:
             yield wire
             return
@@ -153,7 +153,7 @@ class QueryApi:
                 yield piece
 
     async def _text(self, body: bytes, fault: Fault | None) -> bytes:
-        """Return the body with the fault's changes to its text."""
+        """Return the body's text, changed by the fault if it is a fault in lines."""
         if fault is None or fault.kind not in LINES:
             return body
         async with (
@@ -178,5 +178,5 @@ def failure(fault: Fault | None) -> FixedResponse | None:
 
 
 def invalid(text: str) -> FixedResponse:
-    """Return the refusal of an invalid request."""
+    """Return the error response to an invalid request."""
     return FixedResponse(400, json.dumps({"error": text}), "application/json")

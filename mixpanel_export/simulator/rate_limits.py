@@ -12,13 +12,13 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refusal: Mixpanel's text about the exceeded limit, and the seconds until the next request is allowed."""
+class LimitExceeded:
+    """An exceeded limit: Mixpanel's error message, and the number of seconds until the next request is allowed."""
 
     error: str
     retry_after: int
     concurrent: bool = False
-    """Whether the limit of concurrent requests is exceeded, rather than that of a window."""
+    """Whether the limit of concurrent requests is exceeded, and not a limit per second or per hour."""
 
 
 @dataclass(slots=True)
@@ -33,23 +33,23 @@ class Limits:
     max_in_progress: int = 0
     _arrivals: deque[float] = field(default_factory=deque)
 
-    def refusal(self, *, counted: bool = True) -> Refusal | None:
-        """Return a refusal if one more request would exceed a limit now, else None.
+    def refusal(self, *, counted: bool = True) -> LimitExceeded | None:
+        """Return the limit that one more request would exceed now, or None.
 
-        If it is not *counted* against the windows, only the limit of concurrent requests applies.
+        If *counted* is false, only the limit of concurrent requests applies to the request.
         """
         now = self.clock()
         while self._arrivals and self._arrivals[0] <= now - HOUR:
             self._arrivals.popleft()
         if self.concurrent and self.in_progress >= self.concurrent:
-            return Refusal("too many export requests in progress for this project", 1, concurrent=True)
+            return LimitExceeded("too many export requests in progress for this project", 1, concurrent=True)
         if not counted:
             return None
         if self.per_second and self._oldest_of(self.per_second) > now - 1.0:
-            return Refusal(f"too many export requests per second (limit {self.per_second})", 1)
+            return LimitExceeded(f"too many export requests per second (limit {self.per_second})", 1)
         if self.per_hour and len(self._arrivals) >= self.per_hour:
             wait = self._oldest_of(self.per_hour) + HOUR - now
-            return Refusal(
+            return LimitExceeded(
                 f"too many export requests in the last hour (limit {self.per_hour})", math.ceil(wait)
             )
         return None
@@ -76,7 +76,7 @@ class Limits:
         return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(remaining))
 
     def _oldest_of(self, count: int) -> float:
-        """Return when the oldest of the last *count* counted requests arrived; minus infinity if there were fewer."""
+        """Return the arrival time of the oldest of the last *count* counted requests; -inf if there were fewer."""
         return self._arrivals[-count] if len(self._arrivals) >= count else -math.inf
 
     def count_arrival(self) -> None:

@@ -28,7 +28,7 @@ class RequestLog:
         status: Status of the response; None until the response head is sent.
         fault: Kind of the fault that applied, if any.
         bytes_sent: Body bytes sent so far, as transferred.
-        finished: Whether the response ended as intended, which includes a body that a fault shortens.
+        finished: Whether the response ended as intended. A body that a fault shortens also ends as intended.
         credentials: Whether the request had credentials.
     """
 
@@ -91,11 +91,11 @@ async def responding(
     decision: FixedResponse | T,
     log: RequestLog,
     limits: Limits,
-    answer: Callable[[T, AsyncExitStack], Awaitable[Response]],
+    respond: Callable[[T, AsyncExitStack], Awaitable[Response]],
 ) -> AsyncIterator[Response]:
-    """Yield the response to a request: *decision* itself, or the result of *answer* for it.
+    """Yield the response to a request: *decision* itself if it is a fixed response, else the result of *respond*.
 
-    A request with an answer is in progress until the context exits.
+    In the second case, the request is in progress until the context exits.
     """
     if isinstance(decision, FixedResponse):
         async with aclosing(logged(plain(decision.body), log)) as pieces:
@@ -104,6 +104,6 @@ async def responding(
     limits.begin()
     try:
         async with AsyncExitStack() as stack:
-            yield await answer(decision, stack)
+            yield await respond(decision, stack)
     finally:
         limits.end()

@@ -1,4 +1,4 @@
-"""The simulator as an HTTP/1.1 server: h11 over a loopback socket, on asyncio and trio."""
+"""Serves the simulator over HTTP/1.1 on a loopback socket, with h11. The server runs on asyncio and trio."""
 
 import socket
 import struct
@@ -79,7 +79,7 @@ class _Connection:
                 case h11.Data():
                     body += event.data
                 case h11.EndOfMessage() if head is not None:
-                    return _parsed(head, bytes(body))
+                    return _to_request(head, bytes(body))
                 case h11.ConnectionClosed() | h11.PAUSED:
                     return None
 
@@ -121,6 +121,6 @@ class _Connection:
         await self._stream.send(self._http.send(h11.EndOfMessage()) or b"")
 
 
-def _parsed(head: h11.Request, body: bytes) -> Request:
+def _to_request(head: h11.Request, body: bytes) -> Request:
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
     return Request(head.method.decode("ascii"), head.target.decode("ascii"), headers, body)

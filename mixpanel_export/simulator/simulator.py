@@ -67,21 +67,22 @@ class Simulator:
         queries_concurrent: Maximum concurrent requests to the Query API; 0 for no limit.
         counting: The rules by which the Query API counts events.
         profiles: Number of user profiles. The first ones belong to the users of the events.
-        profile_rules: The pages of profiles, where Mixpanel's behaviour is undocumented or varies.
+        profile_rules: Options for pages of profiles, where Mixpanel's behaviour is undocumented or varies.
         uncounted: Statuses of responses that do not count against the limits.
         limit_retry_after: Format of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
         seconds_per_day: Time to transfer a day on one connection.
         bandwidth: Compressed bytes per second on each connection; None for no limit.
         piece: Size of each chunk in the transfer, from 1 byte to 16 MB.
-        gzip_over: Bodies with more bytes than this are compressed if the client accepts gzip; with -1, even empty ones.
+        gzip_over: Bodies with more bytes than this are compressed if the client accepts gzip. If it is -1, even empty
+            bodies are compressed.
         gzip_member: Number of bytes of lines in each gzip member, which may end within a line; None for a single
             member.
         content_type: Content type of responses with events.
         rules: The responses to invalid requests, where Mixpanel's behaviour is undocumented or varies.
         faults: The failures to simulate in exports. `Simulator.faults` can be changed between requests.
-        query_faults: The same for event counts.
-        profile_faults: The same for profiles.
+        query_faults: The failures to simulate in event counts.
+        profile_faults: The failures to simulate in profiles.
         cache_bytes: Memory for compressed days, in bytes.
         clock: Clock for the limits and the pace, in seconds from an arbitrary origin.
         now: Returns the current time. Events that arrive later are not sent.
@@ -191,7 +192,7 @@ class Simulator:
 
     @property
     def profile_revision(self) -> int:
-        """The state of the profiles, from 0. With each number, some are new, changed or gone. Sessions keep their state."""
+        """The revision of the profiles. In each revision, some are new, changed or deleted. Sessions keep their revision."""
         return self._engage.revision
 
     @profile_revision.setter
@@ -333,7 +334,7 @@ class Simulator:
         return (record for record in records if not moves_between_days(self.profile, record))
 
     def _moving(self, days: Sequence[date], selection: Selection) -> Iterator[Record]:
-        """Yield the records that may be sent with more than one of *days*, as often as they are sent."""
+        """Yield the records that may be sent with more than one of *days*, once for each time that they are sent."""
         for day in days if moving_enabled(self.profile) else ():
             yield from (
                 record for record in self.records(day, selection) if moves_between_days(self.profile, record)

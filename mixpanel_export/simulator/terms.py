@@ -1,13 +1,13 @@
 """Evaluates `where` expressions. A term is a function from an event to a value.
 
-A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The
-rules follow Mixpanel's documentation (docs: reference/segmentation-expressions.mdx,
-docs/data-structure/property-reference/data-type.mdx).
-Between different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type.
-An undefined condition is treated as false. Strings and times can be ordered, like numbers.
+A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The rules follow
+Mixpanel's documentation (docs: reference/segmentation-expressions.mdx,
+docs/data-structure/property-reference/data-type.mdx). Between different types, `==` is false and `!=` is true. Other
+operators are undefined for operands of the wrong type. An undefined condition is treated as false. Strings and times can
+be ordered, like numbers.
 
-Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits, so results can
-differ from Mixpanel's, whose arithmetic is binary.
+Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits. Mixpanel's arithmetic is binary, so
+its results can differ.
 """
 
 import json
@@ -34,7 +34,7 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The values that a term can use: an event's time (JSON text) and properties, or those of a user profile."""
+    """The values that a term can use: the time (JSON text) and the properties of an event, or the data of a profile."""
 
     time: bytes
     properties: Mapping[str, object]
@@ -43,7 +43,7 @@ class Scope:
     behaviors: Mapping[str, object] = field(default_factory=dict)
     """The user's number of events for each of the request's `behaviors`."""
     bindings: Mapping[str, object] = field(default_factory=dict)
-    """The list items by the names that `any` has bound to them."""
+    """The list items that `any` has bound to names, keyed by name."""
 
 
 Term = Callable[[Scope], object]
@@ -56,7 +56,7 @@ _ARITHMETIC = Context(prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])  # an und
 
 
 def number(text: str) -> Decimal:
-    """Return the exact number; if its exponent is out of range, zero or ±infinity."""
+    """Return the exact number, or zero or ±infinity if its exponent is out of range."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -72,7 +72,7 @@ def scope(time: bytes, properties: bytes) -> Scope:
 
 
 def profile_scope(distinct_id: str, properties: bytes, behaviors: Mapping[str, int]) -> Scope:
-    """Return the scope of a user profile. Its properties are those of `properties` and of `user`."""
+    """Return the scope of a user profile. Both `properties` and `user` have the profile's properties."""
     values = {"$distinct_id": distinct_id} | _DECODER.decode(properties.decode("utf-8", "replace") or "{}")
     return Scope(b"", values, values, {name: Decimal(count) for name, count in behaviors.items()})
 
@@ -118,17 +118,17 @@ def item(source: str, key: str) -> Term:
 
 
 def any_of(terms: Sequence[Term]) -> Term:
-    """`or`."""
+    """Return a term for `or`."""
     return terms[0] if len(terms) == 1 else lambda scope: any(term(scope) is True for term in terms)
 
 
 def all_of(terms: Sequence[Term]) -> Term:
-    """`and`."""
+    """Return a term for `and`."""
     return terms[0] if len(terms) == 1 else lambda scope: all(term(scope) is True for term in terms)
 
 
 def not_(term: Term) -> Term:
-    """`not`. It is true for undefined, and undefined for other values that are not booleans."""
+    """Return a term for `not`. It is true for an undefined value, and undefined for other values that are not booleans."""
 
     def evaluate(scope: Scope) -> bool | None:
         value = term(scope)
@@ -138,7 +138,7 @@ def not_(term: Term) -> Term:
 
 
 def minus(term: Term) -> Term:
-    """Unary minus."""
+    """Return a term for unary minus."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         value = term(scope)
@@ -148,7 +148,7 @@ def minus(term: Term) -> Term:
 
 
 def left_to_right(first: Term, rest: Sequence[tuple[str, Term]]) -> Term:
-    """Apply binary operators to *first* and the terms in *rest*, from left to right, without recursion."""
+    """Return a term that applies binary operators to *first* and the terms in *rest*, from left to right."""
     if not rest:
         return first
     steps = [(_OPERATORS[operator], term) for operator, term in rest]
@@ -163,7 +163,7 @@ def left_to_right(first: Term, rest: Sequence[tuple[str, Term]]) -> Term:
 
 
 def any_item(name: str, items: Term, condition: Term) -> Term:
-    """`any(name, items, condition)`: whether the condition is true for any item in a list."""
+    """Return a term for `any(name, items, condition)`: whether the condition is true for any item in a list."""
 
     def evaluate(scope: Scope) -> bool:
         values = items(scope)
@@ -175,17 +175,17 @@ def any_item(name: str, items: Term, condition: Term) -> Term:
 
 
 def defined(term: Term) -> Term:
-    """`defined(x)`."""
+    """Return a term for `defined(x)`."""
     return lambda scope: term(scope) is not None
 
 
 def as_boolean(term: Term) -> Term:
-    """`boolean(x)`: false for undefined, false, 0, "" and "false"; true for everything else."""
+    """Return a term for `boolean(x)`: false for undefined, false, 0, "" and "false"; true for everything else."""
     return lambda scope: term(scope) not in (None, False, "", "false")
 
 
 def as_number(term: Term) -> Term:
-    """`number(x)`: undefined for strings that are not decimals, and for lists, objects and times."""
+    """Return a term for `number(x)`. It is undefined for strings that are not decimals, and for lists, objects and times."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         match term(scope):
@@ -199,9 +199,9 @@ def as_number(term: Term) -> Term:
 
 
 def as_string(term: Term, default: Term) -> Term:
-    """`string(x, default)`: writes numbers without an exponent.
+    """Return a term for `string(x, default)`, which writes numbers without an exponent.
 
-    It is *default* if x is undefined, and undefined for lists, objects and times.
+    It is *default* if x is undefined, and undefined if x is a list, an object or a time.
     """
 
     def evaluate(scope: Scope) -> object:
@@ -220,7 +220,7 @@ def as_string(term: Term, default: Term) -> Term:
 
 
 def rounded(function: str, term: Term) -> Term:
-    """`floor(x)`, `round(x)` with halves rounded away from zero, `ceil(x)`."""
+    """Return a term for `floor(x)`, `round(x)` or `ceil(x)`. `round` rounds halves away from zero."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         value = term(scope)

@@ -1,4 +1,4 @@
-"""The simulator as an httpx transport, which needs no socket."""
+"""An httpx transport that connects a client to the simulator without a socket."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

@@ -1,9 +1,9 @@
 """Computes the correct result of an export from the records, without using an exporter's code.
 
-The rules apply to every exporter of Mixpanel. Two events are duplicates if their name, distinct_id, time and $insert_id
+The rules apply to every exporter for Mixpanel. Two events are duplicates if their name, distinct_id, time and $insert_id
 are equal as text. An event without $insert_id is never a duplicate. Among duplicates, the event with the largest
-mp_processing_time_ms remains; if these are equal, the event whose properties, as text, sort last. Invalid text is
-repaired before it is compared and stored.
+mp_processing_time_ms remains. If several have the largest, the one whose properties sort last as text remains. Invalid
+text is repaired before it is compared and stored.
 """
 
 import re
@@ -19,7 +19,7 @@ from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.zone import EPOCH, utc_of
 
 MILLISECONDS_FROM = 10**11
-"""This number and larger ones are milliseconds; smaller ones are seconds."""
+"""Numbers from this one on are milliseconds; smaller numbers are seconds."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -124,7 +124,7 @@ def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
 
 
 def _parsed_time(value: str) -> datetime | None:
-    """Parse the time in *value*, naive if it has no offset; None if it is not a time."""
+    """Return the time in *value*, which is naive if *value* has no offset; None if *value* is not a time."""
     if _NUMBER.fullmatch(value):
         number = Decimal(value)
         if abs(number) < MILLISECONDS_FROM:

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[-+*/%=<>()\[\],])|(?P<unknown>\S)",
     re.DOTALL | re.ASCII,
 )
-_SHOWN = 50  # the maximum number of characters that a message shows from a token
+_MAX_SHOWN = 50  # the maximum number of characters that a message shows from a token
 _FUNCTIONS = frozenset(
     {"defined", "datetime", "any", "boolean", "number", "string", "floor", "round", "ceil"}
 )
@@ -67,7 +67,7 @@ def compiled_for_profiles(expression: str) -> ProfilePredicate:
     """Return the predicate on user profiles for *expression*.
 
     Raises:
-        WhereError: As for `compiled`.
+        WhereError: See `compiled`.
     """
     term = _Parser(expression).parse()
     return lambda *profile: term(terms.profile_scope(*profile)) is True
@@ -84,18 +84,18 @@ class _Parser:
 
     def parse(self) -> Term:
         """Parse the whole expression."""
-        term = self._either()
+        term = self._disjunction()
         if self._kind != "end":
             raise _unexpected(self._token)
         return term
 
-    def _either(self) -> Term:
-        parts = [self._both()]
+    def _disjunction(self) -> Term:
+        parts = [self._conjunction()]
         while self._skip("or"):
-            parts.append(self._both())
+            parts.append(self._conjunction())
         return terms.any_of(parts)
 
-    def _both(self) -> Term:
+    def _conjunction(self) -> Term:
         parts = [self._negation()]
         while self._skip("and"):
             parts.append(self._negation())
@@ -137,7 +137,7 @@ class _Parser:
         kind, token = self._kind, self._advance()
         match kind, token:
             case "sign", "(":
-                term = self._either()
+                term = self._disjunction()
                 self._expect(")")
                 return term
             case "sign", "[":
@@ -155,7 +155,7 @@ class _Parser:
         while not self._skip("]"):
             if parts:
                 self._expect(",")
-            parts.append(self._either())
+            parts.append(self._disjunction())
         return lambda scope: [part(scope) for part in parts]
 
     def _word(self, word: str) -> Term:
@@ -182,9 +182,9 @@ class _Parser:
             return self._any()
         if function == "datetime":
             return self._datetime()
-        argument = self._either()
+        argument = self._disjunction()
         if function == "string":
-            return terms.as_string(argument, self._either() if self._skip(",") else terms.constant(None))
+            return terms.as_string(argument, self._disjunction() if self._skip(",") else terms.constant(None))
         return terms.FUNCTIONS[function](argument)
 
     def _datetime(self) -> Term:
@@ -194,7 +194,7 @@ class _Parser:
             value = _unquoted(token) if token[0] == '"' else terms.number(token)
             return terms.constant(terms.to_time(value))
         except (ValueError, OverflowError) as error:
-            raise WhereError(f"datetime({token[:_SHOWN]}) is not a time") from error
+            raise WhereError(f"datetime({token[:_MAX_SHOWN]}) is not a time") from error
 
     def _any(self) -> Term:
         name = self._take("word")
@@ -203,10 +203,10 @@ class _Parser:
         if len(self._names) == MAX_ANY:
             raise WhereError(f"any() is nested more than {MAX_ANY} deep")
         self._expect(",")
-        items = self._either()
+        items = self._disjunction()
         self._expect(",")
         self._names.append(name)
-        condition = self._either()
+        condition = self._disjunction()
         self._names.pop()
         return terms.any_item(name, items, condition)
 
@@ -250,8 +250,8 @@ def _unquoted(token: str) -> str:
     try:
         return str(json.loads(token, strict=False))
     except ValueError as error:
-        raise WhereError(f"{token[:_SHOWN]} has an unknown escape") from error
+        raise WhereError(f"{token[:_MAX_SHOWN]} has an unknown escape") from error
 
 
 def _unexpected(token: str) -> WhereError:
-    return WhereError(f"unexpected {token[:_SHOWN] or 'end'}")
+    return WhereError(f"unexpected {token[:_MAX_SHOWN] or 'end'}")

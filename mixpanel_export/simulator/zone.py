@@ -1,7 +1,7 @@
 """Time zones of legacy projects, where `time` is a local time written as if it were seconds since 1970 in UTC.
 
-When daylight saving time starts or ends, some local times are skipped and others occur twice. Both are taken as the
-later of the two possible times in UTC: a skipped time is moved forward by the gap, and a repeated time means its
+When daylight saving time starts or ends, some local times are skipped and others occur twice. Both are converted to the
+later of the two possible times in UTC: a skipped time is moved forward by the gap, and a repeated time is treated as its
 second occurrence.
 """
 
@@ -39,7 +39,7 @@ class WallClock:
         ]
 
     def local_second(self, number: int, second: int) -> int:
-        """Return *second*; for every eighth *number*, move it to a repeated or skipped local time, if there is one."""
+        """Return *second* or, for every eighth *number*, a repeated or skipped local time if the day has one."""
         if not self._unusual or number % _UNUSUAL_EVERY:
             return second
         return self._unusual[second % len(self._unusual)] + second % _STEP

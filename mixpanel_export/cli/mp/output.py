@@ -65,16 +65,16 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def _filtered(value: Any, jq: str) -> list[Any]:
-    done = subprocess.run(  # noqa: S603 - the expression is one argument, and no shell reads it
+    process = subprocess.run(  # noqa: S603 - the expression is one argument, and no shell reads it
         [shutil.which("jq") or "jq", "-c", f" {jq}"],  # without the space, "-.n" would be an option
         input=json_text(value),
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
-    if done.returncode:
-        raise ArgumentError("jq", f"failed ({one_line(done.stderr)})")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    if process.returncode:
+        raise ArgumentError("jq", f"failed ({one_line(process.stderr)})")
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 def _json(value: Any) -> Iterator[str]:
