@@ -84,12 +84,12 @@ def command(
 ) -> None:
     """Create or update a table with one typed column for each property of the events or profiles in TABLE.
 
-    A column is named after its property. DuckDB ignores case, so a name that differs from an earlier one only in case gets
-    a number: Email, then email_2. The type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
-    every value unchanged. The table _flat_columns describes the columns.
+    A column is named after its property. DuckDB ignores case, so if two names differ only in case, the second one gets a
+    number: Email, then email_2. A column has the narrowest type that holds every value unchanged: BOOLEAN, BIGINT, DOUBLE,
+    TIMESTAMP, JSON or VARCHAR. The table _flat_columns describes the columns.
 
-    A second run reads only batches that are new or have changed. It adds columns and widens types, but never removes
-    or renames a column. It keeps the options of the first run; to change --only or --event, add --rebuild.
+    Later runs read only new and changed batches. They add columns and widen types, but never remove or rename a column.
+    They keep the options of the first run; to change --only or --event, add --rebuild.
 
     The run is one transaction. If it is interrupted, the flat table is unchanged.
     """

@@ -69,7 +69,7 @@ publish_option = option(
     section="Output",
     metavar="DEST",
     shell_complete=complete.files,
-    help="Then update the data set at DEST; see mpx publish.",
+    help="Afterwards, update the data set at DEST; see mpx publish.",
 )
 account_option = option(
     "-a",

@@ -32,7 +32,7 @@ def days_removed(arguments: Mapping[str, Any], requested: "Chunk") -> "RemovedDa
         return removed_days(connection, arguments["table"], requested, selection)
 
 
-def _words(removed: "RemovedDays") -> str:
+def _removed_words(removed: "RemovedDays") -> str:
     """Return the number of days and events, and the days."""
     ranges = list(map(str, removed.ranges))
     more = f" and {len(ranges) - _MAX_RANGES} other ranges" if len(ranges) > _MAX_RANGES else ""
@@ -47,7 +47,7 @@ def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quie
     """
     if not removed.number:
         return
-    text = f"--replace removes {_words(removed)} from table {table}, because they are not requested."
+    text = f"--replace removes {_removed_words(removed)} from table {table}, because they are not requested."
     may_ask = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
     if may_ask:
         say(f"{text} To refetch only the requested days, use --append.")

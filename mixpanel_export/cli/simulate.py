@@ -27,7 +27,7 @@ is optional; "none" means no value:
 
 \b
   [[fault]]
-  kind = "terminated_early"  # 200, some lines, then an error line
+  kind = "terminated_early"  # status 200, some lines, then an error line
   first = 2024-03-01         # applies to requests for any of these days,
   last = 2024-03-07          # both inclusive
   times = 2                  # applies to the first two such requests
@@ -37,7 +37,7 @@ is optional; "none" means no value:
   probability = 0.05
   retry_after = 2
 
-For requests for event counts, use [[query_fault]] tables. For requests for profiles, use [[profile_fault]] tables.
+For faults in event counts, use [[query_fault]] tables; for faults in profiles, use [[profile_fault]] tables.
 
 Other keys: after, days, pages, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
 500, 502, 503, 504, auth_text_200, auth_text_400, empty_200, timeout_error, redirect; reset_before_head, close_before_head,

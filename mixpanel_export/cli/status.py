@@ -48,7 +48,7 @@ Statuses of a day:
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
-The command sends no requests.
+The command does not send requests.
 """
 
 _MAX_FAILURES = 8
@@ -72,8 +72,8 @@ def command(
 ) -> None:
     """Show the days and rows of each exported table in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    Prints a calendar with row counts as bars, the time of the last export, and the numbers of rejected and repaired lines.
-    For each failure, prints the command that fetches the days again.
+    The command prints a calendar with row counts as bars, the time of the last export, and the numbers of rejected and
+    repaired lines. For each failure, it prints the command that fetches the days again.
     """
     from mixpanel_export._local.reader import read_contents
     from mixpanel_export._publish.status import publication_states

@@ -62,7 +62,7 @@ On success, only a summary is printed, and only on a terminal. The table _sync_c
 
 \b
 Exit codes are the same as for mpx export, and:
-  1  a day failed, or a new response has fewer than half of the day's events, so the old ones were kept (see --accept-loss)
+  1  a day failed, or lost over half of its events; the old events are then kept (see --accept-loss)
   6  another process is using the file; use --wait to wait for it
 """
 
@@ -85,8 +85,8 @@ Exit codes are the same as for mpx export, and:
     "--since",
     section="Days",
     metavar="DATE",
-    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table. To add earlier days, set an "
-    "earlier one.",
+    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table. Later, an earlier DATE adds "
+    "days.",
 )
 @option(
     "--lookback",
@@ -141,7 +141,7 @@ Exit codes are the same as for mpx export, and:
     setting="flatten",
     default=False,
     show_default=False,
-    help="After the sync, update the flat tables, or create one. Flat tables of mpx flatten --auto are always updated.",
+    help="After the sync, update the flat tables, or create one. Flat tables created with mpx flatten --auto are always updated.",
 )
 @option(
     "--profiles",

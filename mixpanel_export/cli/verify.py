@@ -31,7 +31,7 @@ Explanations of differences; an explained difference does not make its day fail:
   open        exported less than 48 hours after the day's end; more events have arrived since
   duplicates  Mixpanel counts exactly the duplicates that the export removed
   merged      the table has events that differ only in their time; Mixpanel merges them
-  untimed     the table has the missing events without a time, so they do not belong to a day
+  untimed     the table has the missing events, but without a time, so they are not counted on a day
   hidden      Mixpanel counts the event but does not export it
   old         the day is over 30 days old, so Mixpanel may have changed it
 
@@ -120,9 +120,9 @@ def command(
 ) -> None:
     """Compare the rows of TABLE with Mixpanel's own counts, for each event name and day.
 
-    Prints the days that differ, and commands that export them again. A day that is over 30 days old does not fail, because
-    Mixpanel may have changed its events since. The counts come from the Query API, which has its own quota (see mpx quota);
-    one request covers 200 event names.
+    The command prints the days that differ, and commands that export them again. A day that is over 30 days old does not
+    fail, because Mixpanel may have changed its events since. The counts come from the Query API, which has its own quota
+    (see mpx quota); one request covers 200 event names.
     """
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.credentials import resolve_credentials
