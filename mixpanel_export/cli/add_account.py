@@ -211,8 +211,8 @@ def _test_until_accepted(
 def _ask_again(error: "MixpanelDataError", credentials: "Credentials", typed: _TypedAnswers) -> "Credentials":
     """Report *error* and ask again for the answer that is probably wrong. Return the corrected credentials.
 
-    If Mixpanel does not accept the user name and the secret, the region is asked for first. The secret is asked for only
-    if the user does not change the region.
+    If Mixpanel does not accept the account, the region is asked for, and then the secret if the region stays the same.
+    Values that come from an option or the environment are not asked for.
 
     Raises:
         MixpanelDataError: *error*, if that answer was not typed on the terminal.

@@ -178,37 +178,39 @@ def _batch(
     no_id = _NO_ID if profile.odd else _NO_ID[:1]
     pieces = material(profile.seed)
     for i in range(size):
-        when, what, more = bits[3 * i : 3 * i + 3]
-        second = _second(start, when) if clock is None else clock.local_second(i, _second(start, when))
+        time_bits, choice_bits, other_bits = bits[3 * i : 3 * i + 3]
+        second = (
+            _second(start, time_bits) if clock is None else clock.local_second(i, _second(start, time_bits))
+        )
         moment = second if clock is None else clock.utc(second)
         delay = (
-            (more & 0xFFFFFFFF) * _LATEST_MS >> 32
-            if (when >> 44 & 0xFFFF) < late
-            else 200 + (when >> 32 & 0xFFF)
+            (other_bits & 0xFFFFFFFF) * _LATEST_MS >> 32
+            if (time_bits >> 44 & 0xFFFF) < late
+            else 200 + (time_bits >> 32 & 0xFFF)
         )
-        name, distinct_id, body = _pick_content(pieces, what, more)
+        name, distinct_id, body = _pick_content(pieces, choice_bits, other_bits)
         time, insert_id = b"%d" % second, b'"%s"' % ids[32 * i : 32 * i + 32]
-        pick = what >> 32 & 0xFFFF
+        pick = choice_bits >> 32 & 0xFFFF
         if pick < without_id:
             insert_id = no_id[pick % len(no_id)]
         elif pick < unusual:
-            time, distinct_id, insert_id = _odd(what >> 48, second, moment, distinct_id, insert_id)
+            time, distinct_id, insert_id = _odd(choice_bits >> 48, second, moment, distinct_id, insert_id)
         processed = moment * 1000 + delay
         text = _text(time, distinct_id, insert_id, body, processed)
         yield (name, time, distinct_id, insert_id, processed, text, None), body
 
 
-def _second(start: int, when: int) -> int:
+def _second(start: int, time_bits: int) -> int:
     """Return a random time on the day. It is the sum of two uniform draws, so most times are around noon."""
-    return start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
+    return start + (((time_bits & 0xFFFF) + (time_bits >> 16 & 0xFFFF)) * 86_400 >> 17)
 
 
-def _pick_content(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
+def _pick_content(pieces: Material, choice_bits: int, other_bits: int) -> tuple[int, bytes, bytes]:
     """Return the index of a name, a distinct_id, and the properties that belong to them."""
-    name = DRAWN[what & 63]
-    distinct_id, user = pieces.users[what >> 6 & 2047]
-    parts = user, pieces.pages[more >> 32 & 255], pieces.details[name][what >> 17 & 63]
-    return name, distinct_id, b"".join((*parts, pieces.extras[what >> 23 & 511]))
+    name = DRAWN[choice_bits & 63]
+    distinct_id, user = pieces.users[choice_bits >> 6 & 2047]
+    parts = user, pieces.pages[other_bits >> 32 & 255], pieces.details[name][choice_bits >> 17 & 63]
+    return name, distinct_id, b"".join((*parts, pieces.extras[choice_bits >> 23 & 511]))
 
 
 _NO_ID = (b"", b'""', b"null")

@@ -215,7 +215,7 @@ _ODD_SEEN = (
 
 
 def _odd(draw: Random, number: int, distinct_id: bytes, members: list[bytes]) -> UserProfile:
-    """Return the profile with an unusual id, with an unusual or missing `$last_seen`, or in an unusual format."""
+    """Return the profile with an unusual id, an unusual or missing `$last_seen`, or unusual or missing properties."""
     ids = (
         b"%d" % number,
         b"-%d" % (number + 1),
