@@ -45,7 +45,7 @@ def box_of(
 
     Return None if the statement does not return rows.
 
-    The table is at most *width* columns wide: long strings are shortened, and values are wrapped. If that is not enough,
+    The table is at most *width* characters wide: long strings are shortened, and values are wrapped. If that is not enough,
     columns in the middle are left out. If *width* is None, each row is one line. Control characters are shown as
     escapes.
 

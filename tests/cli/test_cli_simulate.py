@@ -321,7 +321,7 @@ def test_the_content_options_default_to_the_simulators_own() -> None:
 
 def test_help_shows_a_fault_file_and_every_kind() -> None:
     """The example in the help is a valid fault file, and the help has every key and kind."""
-    file = EXAMPLES[EXAMPLES.index("[[fault]]") : EXAMPLES.index("Tables [[")]
+    file = EXAMPLES[EXAMPLES.index("[[fault]]") : EXAMPLES.index("For faults in event counts")]
     assert [fault.kind for fault in read_faults(file)] == ["terminated_early", "503"]
     words = set(re.findall(r"\w+", EXAMPLES[EXAMPLES.index("[[fault]]") :]))
     assert words >= {*get_args(Kind), *get_args(PageKind), *get_type_hints(Fault)}
