@@ -61,9 +61,9 @@ class SerialCalls:
             if self._raised:
                 return  # the export is ending
             try:
-                returned = call_back(callback, value)
-                if inspect.isawaitable(returned):
-                    await returned
+                result = call_back(callback, value)
+                if inspect.isawaitable(result):
+                    await result
             except anyio.get_cancelled_exc_class() as error:
                 self._raised = True
                 if anyio.get_current_task().has_pending_cancellation():
@@ -135,10 +135,10 @@ class _Call(Generic[T]):
 async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """Run *call* in a worker thread. If this task is cancelled, call *interrupt* and wait until the call ends."""
     running = _Call(call)
-    returned = anyio.Event()
+    finished = anyio.Event()
     with raise_first_error():
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_interrupt_when_cancelled, running, interrupt, returned)
+            tasks.start_soon(_interrupt_when_cancelled, running, interrupt, finished)
             try:
                 result = await to_thread.run_sync(running)
             except InterruptedCall:
@@ -146,15 +146,15 @@ async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
                 raise
             finally:
                 if running.ended:
-                    returned.set()
+                    finished.set()
     return result
 
 
 async def _interrupt_when_cancelled(
-    running: _Call[T], interrupt: Callable[[], None], returned: anyio.Event
+    running: _Call[T], interrupt: Callable[[], None], finished: anyio.Event
 ) -> None:
     try:
-        await returned.wait()
+        await finished.wait()
     except anyio.get_cancelled_exc_class():
         await running.wait_for_end(interrupt)
         raise

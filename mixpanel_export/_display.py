@@ -45,10 +45,10 @@ def html_table(
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:max_rows])
-    shown = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
     if len(rows) > max_rows:
-        shown = f"the first {max_rows} of {shown}"
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
+        count = f"the first {max_rows} of {count}"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{count}</p>"
 
 
 def html_frame(page: str, title: str) -> str:
@@ -64,5 +64,5 @@ def _cell(value: object) -> str:
     text = "NULL" if value is None else str(value)
     if len(text) > _MAX_CELL:
         text = text[: _MAX_CELL - 1] + "…"
-    shown = escape(text).replace("\n", "<br>")
-    return f"<td{_LEFT}>{f'<em>{shown}</em>' if value is None else shown}</td>"
+    content = escape(text).replace("\n", "<br>")
+    return f"<td{_LEFT}>{f'<em>{content}</em>' if value is None else content}</td>"

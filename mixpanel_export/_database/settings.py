@@ -32,7 +32,7 @@ _COLUMN_MEMORY = 400_000  # bytes for each column of a table that is filled
 _USUAL_COLUMNS = 100
 USUAL_LINE = 4 << 20
 """The longest line, in bytes, that DuckDB loads without additional memory. Mixpanel accepts events of up to 1 MB."""
-# Parts of the messages of `TransactionException`, by which DuckDB reports that a commit had too little memory.
+# If a commit has too little memory, DuckDB raises a `TransactionException`. Its message contains one of these parts.
 _COMMIT_LACKS_MEMORY = ("failed to pin block", "could not allocate block")
 _settings_lock = RLock()
 
@@ -116,7 +116,7 @@ def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether DuckDB had too little memory. If memory runs out during a commit, DuckDB reports a transaction error."""
+    """Whether DuckDB had too little memory, including during a commit."""
     if isinstance(error, duckdb.OutOfMemoryException):
         return True
     return any(reason in str(error) for reason in _COMMIT_LACKS_MEMORY)

@@ -33,7 +33,7 @@ class Route:
     """The environment's proxy for the host; None if there is none."""
     proxy: str | None = None
     """Host and port of the last connection's proxy; None if the connection went directly to the host."""
-    answered: bool = False
+    response_started: bool = False
     """Whether the response has started."""
 
     @classmethod
@@ -207,7 +207,7 @@ def _as_api_error(error: Exception, route: Route, days: Chunk | None) -> APIErro
         f"the connection to {route.host} broke ({reason})",
         days=days,
         advice="check the network, and try again",
-        mid_answer=route.answered,
+        mid_answer=route.response_started,
     )
 
 

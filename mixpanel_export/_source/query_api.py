@@ -131,7 +131,7 @@ class QueryApi:
         route = Route.to(self._url(query))
         with self._adding_request(query), as_api_errors(route, query.days):
             response = await send_request(self.client, self.parameters, self._request(query), admit, route)
-            route.answered = True
+            route.response_started = True
             try:
                 if response.status_code != httpx.codes.OK:
                     raise await self._error(response, query)

@@ -56,7 +56,7 @@ async def fetch(
             "GET", parameters.url, params=parameters.for_days(chunk), headers=_HEADERS
         )
         response = await send_request(client, parameters, request, admit, route)
-        route.answered = True
+        route.response_started = True
         try:
             if response.status_code != httpx.codes.OK:
                 raise await read_error(response, parameters, chunk, now())

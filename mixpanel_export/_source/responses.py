@@ -70,17 +70,17 @@ def error_from_response(
 
     *hint* describes what looks wrong with the credentials, if anything.
     """
-    shown = body.encode()[:_MAX_BODY].decode("utf-8", "ignore")
+    excerpt = body.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(body)
     reason = f"Mixpanel responded with status {status}: {message[:_MAX_BODY] or '(empty)'}"
     if status == httpx.codes.UNAUTHORIZED or _AUTHENTICATION in message:
-        return _not_authenticated(status, shown, chunk, hint)
+        return _not_authenticated(status, excerpt, chunk, hint)
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return RateLimitError(
             reason,
             days=chunk,
             advice=_rate_limit_advice(message),
-            response_body=shown,
+            response_body=excerpt,
             retry_after=parse_retry_after(retry_after),
         )
     if status in SERVER_ERRORS or _TIMEOUT in message:
@@ -89,11 +89,11 @@ def error_from_response(
             days=chunk,
             advice="try again later",
             status_code=status,
-            response_body=shown,
+            response_body=excerpt,
             retry_after=parse_retry_after(retry_after),
         )
     if _EVICTED in message:
-        return SessionEvictedError(reason, status_code=status, response_body=shown)
+        return SessionEvictedError(reason, status_code=status, response_body=excerpt)
     if _FUTURE in message and chunk is not None:
         return FutureDateError(
             reason,
@@ -102,7 +102,7 @@ def error_from_response(
             "time zone",
             argument="to_date",
             status_code=status,
-            response_body=shown,
+            response_body=excerpt,
         )
     first = _first_day(message, now)
     return QueryError(
@@ -112,7 +112,7 @@ def error_from_response(
         argument="from_date" if first else None,
         first_day=first,
         status_code=status,
-        response_body=shown,
+        response_body=excerpt,
     )
 
 
@@ -146,28 +146,28 @@ def error_in_success(
     *reason* is reported if the response does not contain an error message. See `error_from_response` for *hint*. If the
     response may have *personal* data, the error does not quote JSON from the response.
     """
-    shown = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
+    excerpt = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(text)
     if personal and message == text.strip() and message.startswith("{"):
         return TruncatedError(reason, days=days, advice="try again later", status_code=httpx.codes.OK)
     if _AUTHENTICATION in message:
-        return _not_authenticated(httpx.codes.OK, shown, days, hint)
+        return _not_authenticated(httpx.codes.OK, excerpt, days, hint)
     if _EVICTED in message:
-        return SessionEvictedError(message[:_MAX_BODY], status_code=httpx.codes.OK, response_body=shown)
+        return SessionEvictedError(message[:_MAX_BODY], status_code=httpx.codes.OK, response_body=excerpt)
     if message == text.strip():
         return TruncatedError(
-            f"{reason}: {shown[:_EXCERPT] or '(empty)'}",
+            f"{reason}: {excerpt[:_EXCERPT] or '(empty)'}",
             days=days,
             advice="try again later",
             status_code=httpx.codes.OK,
-            response_body=shown,
+            response_body=excerpt,
         )
     return ServerError(
         f"Mixpanel responded with status 200 and the error: {message[:_MAX_BODY]}",
         days=days,
         advice="try again later",
         status_code=httpx.codes.OK,
-        response_body=shown,
+        response_body=excerpt,
     )
 
 
