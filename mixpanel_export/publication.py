@@ -91,7 +91,7 @@ class CopyResult:
 
     destination: str
     tables: int
-    """The number of tables, without internal ones."""
+    """The number of tables, not counting internal tables."""
     bytes_written: int
     duration_seconds: float
 

@@ -4,7 +4,7 @@ In a thread without an event loop, the call runs in a new loop in that thread, s
 A thread with a running loop, as in a notebook, cannot start a second loop. In this case, the call runs in a loop in a
 helper thread, and the caller blocks.
 
-sniffio's context variable does not tell whether the current thread has a running loop, because `asyncio.to_thread` and
+sniffio's context variable does not show whether the current thread has a running loop, because `asyncio.to_thread` and
 `trio.to_thread` copy the variable into threads without a loop.
 
 A signal handler can run between any two bytecodes. If the handler raises an exception, as Python's Ctrl-C handler does,
@@ -127,7 +127,7 @@ class _Signals:
 
 
 def _cancellation_of_the_caller() -> Callable[[], bool]:
-    """Return a function that returns whether the blocked asyncio task has been cancelled since this call."""
+    """Return a function that checks whether the blocked asyncio task has been cancelled since this call."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
