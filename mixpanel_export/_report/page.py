@@ -37,6 +37,7 @@ _MIN_ROWS = 8  # in the first of two tables of properties
 _SHOWN_PROPERTIES = 30
 _SHOWN_BATCHES = 15
 _MINUTE = 60
+_KILOBYTE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +204,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _size(size: int) -> str:
-    """Return a number of bytes in megabytes or kilobytes."""
+    """Return a number of bytes in megabytes, kilobytes or, if there are only a few, bytes."""
+    if size < _KILOBYTE:
+        return f"{size} B"
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
