@@ -1,32 +1,35 @@
 """The data source in a real Spark. `nox -s spark` installs what this needs, and runs it; other runs do not collect it."""
 
-import os
-import sys
-from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from shell import served
-from support import simulator
+from spark_sessions import AWKWARD, FIRST, LAST, SECRET, contains_secret, content, files, read, spark_session
+from support import COLUMNS, export, query, simulator
 
+from mixpanel_export import run_sync
+from mixpanel_export._publish.publish import publish_table
 from mixpanel_export._quota.limits import Quota
-from mixpanel_export.integrations.spark import MixpanelEvents, deduplicated
+from mixpanel_export.integrations.spark import deduplicated
 from mixpanel_export.integrations.spark.partitions import start_times
-from mixpanel_export.simulator import Fault, checksum
+from mixpanel_export.simulator import Fault
 
 pytestmark = pytest.mark.timeout(1200)
 
-FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
-SECRET = "spark-secret-7f3a"
 CONTROL = "control-string-91c2"
-AWKWARD = {"odd": 0.05, "awkward": 0.05, "leaks": 0.05, "rejects": 0.01, "secret": SECRET}
-
-Reader = Callable[..., DataFrame]
+TYPES = [
+    ("event_name", "string"),
+    ("event_time", "timestamp_ntz"),
+    ("distinct_id", "string"),
+    ("insert_id", "string"),
+    ("properties", "string"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spark(folder: Path) -> Iterator[SparkSession]:
     """A session with two cores, in which a task may fail three times. Its processes have the credentials."""
-    settings = {
-        "MP_USERNAME": "demo.mp-service-account",
-        "MP_SECRET": SECRET,
-        "MP_PROJECT_ID": "12345",
-        "MP_CONFIG_PATH": str(folder / "none.toml"),
-        "MPX_PER_SECOND": "0",
-        "MPX_PER_HOUR": "0",
-        "MPX_STATE_DIR": str(folder / "state"),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
     (folder / "log").mkdir()
     log = folder / "log4j2.properties"
     log.write_text(
@@ -58,35 +49,13 @@ def spark(folder: Path) -> Iterator[SparkSession]:
         "appender.file.layout.type = PatternLayout\n"
     )
     options = {
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.local.dir": str(folder / "local"),
         "spark.eventLog.enabled": "true",
         "spark.eventLog.compress": "false",
         "spark.eventLog.dir": (folder / "log").as_uri(),
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log}",
     }
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in settings.items():
-            environment.setenv(name, value)
-        builder = SparkSession.builder.master("local[2,4]").config(map=options)
-        session = builder.getOrCreate()
-        session.dataSource.register(MixpanelEvents)
+    with spark_session("local[2,4]", folder, **options) as session:
         yield session
-        session.stop()
-
-
-def read(spark: SparkSession, url: str, **options: Any) -> DataFrame:
-    defaults = {"from_date": FIRST, "to_date": LAST, "chunk_days": 3, "api_url": url, "retries": 0}
-    reader = spark.read.format("mixpanel")
-    for name, value in (defaults | options).items():
-        reader = reader.option(name, str(value))
-    return reader.load()
-
-
-def content(events: DataFrame) -> int:
-    return checksum(tuple(row) for row in events.collect())
 
 
 def test_a_dataframe_is_exact_after_faults_and_task_retries(spark: SparkSession) -> None:
@@ -98,13 +67,7 @@ def test_a_dataframe_is_exact_after_faults_and_task_retries(spark: SparkSession)
     sim = simulator(**AWKWARD, faults=faults)
     with served(sim) as url:
         events = read(spark, url)
-        assert events.dtypes == [
-            ("event_name", "string"),
-            ("event_time", "timestamp_ntz"),
-            ("distinct_id", "string"),
-            ("insert_id", "string"),
-            ("properties", "string"),
-        ]
+        assert events.dtypes == TYPES
         assert content(deduplicated(events)) == sim.truth(FIRST, LAST).checksum
     assert len(sim.requests) > 3
 
@@ -143,6 +106,18 @@ def test_kept_days_are_requested_once(spark: SparkSession, folder: Path) -> None
         assert len(sim.requests) == requests
         assert content(deduplicated(read(spark, url, keep=keep))) == sim.truth(FIRST, LAST).checksum
         assert {request.first for request in sim.requests[requests:]} == {date(2024, 3, 7)}
+
+
+def test_a_published_data_set_equals_the_table(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark reads the folders of all days, NULL for the one of events without a time, and properties as text."""
+    db, lake = tmp_path / "events.duckdb", tmp_path / "lake"
+    run_sync(export, simulator(odd=0.05), db, FIRST, LAST)
+    run_sync(publish_table, db, lake)
+    events = spark.read.parquet(str(lake))
+    assert events.dtypes == [*TYPES, ("date", "date")]
+    rows = Counter(tuple(row) for row in events.collect())
+    assert rows == Counter(query(db, f"SELECT {COLUMNS}, event_time::DATE FROM events"))
+    assert any(row[-1] is None for row in rows)
 
 
 def test_a_stream_reads_each_final_day_once(spark: SparkSession, folder: Path) -> None:
@@ -213,10 +188,7 @@ def test_no_secret_is_in_anything_that_spark_writes(spark: SparkSession, folder:
         with pytest.raises(PySparkException, match="AuthenticationError"):
             read(spark, url).collect()
     spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-    written = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    written = files(folder)
     assert any(CONTROL.encode() in data for path, data in written.items() if "eventlog" in str(path))
     assert any(b"AuthenticationError" in data for path, data in written.items() if path.name == "spark.log")
-    encoded = b64encode(f"demo.mp-service-account:{SECRET}".encode())
-    for path, data in written.items():
-        assert SECRET.encode() not in data, path
-        assert encoded not in data, path
+    assert not [path for path, data in written.items() if contains_secret(data)]

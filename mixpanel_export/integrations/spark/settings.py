@@ -1,6 +1,7 @@
 """The options of the data source, as values that travel to the executors."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -109,7 +110,7 @@ class Settings:
             "from_date": days.first,
             "to_date": days.last,
             "one_request": True,
-            "folder": self.folder,
+            "folder": self.folder or _local_folder(),
             **self._shared(),
         }
 
@@ -137,6 +138,12 @@ class Settings:
             "per_hour": self.per_hour,
             "api_url": self.api_url,
         }
+
+
+def _local_folder() -> str | None:
+    """Return this executor's folder for temporary files. Spark deletes it, with those of tasks that were killed."""
+    folder, _, _ = os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")
+    return folder if folder and Path(folder).is_dir() else None
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
