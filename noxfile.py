@@ -133,7 +133,8 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks: `nox -s bench` runs all, `nox -s bench -- engine --scale 1` one script of benchmarks/."""
     everything = not session.posargs or session.posargs[0].startswith("-")
     scripts = BENCHMARKS if everything else session.posargs[:1]
-    session.install(".", *nox.project.dependency_groups(PROJECT, "bench"))
+    package = ".[spark]" if "spark" in scripts else "."
+    session.install(package, *nox.project.dependency_groups(PROJECT, "bench"))
     for script in [*scripts, "bars"]:
         session.run("python", f"benchmarks/{script}.py", *session.posargs[not everything :])
 
@@ -158,8 +159,10 @@ def spark(session: nox.Session) -> None:
     session.install(".[spark]", *DEV)
     ignored = ("ignore:PySpark does not yet fully support pandas:FutureWarning", "ignore::ResourceWarning")
     warnings = [word for text in ignored for word in ("-W", text)]
-    tests = ("tests/spark/in_spark.py", "tests/export/test_stream_batches.py")
-    session.run("python", "-P", "-m", "pytest", *warnings, *tests, *session.posargs)
+    alone = ("tests/spark/in_spark.py", "tests/export/test_stream_batches.py")
+    cluster = ("tests/spark/in_cluster.py",)
+    for tests in (alone, cluster):  # the settings of a process's first session apply to its later ones, too
+        session.run("python", "-P", "-m", "pytest", *warnings, *tests, *session.posargs)
 
 
 @nox.session

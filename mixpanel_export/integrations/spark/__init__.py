@@ -27,7 +27,8 @@ options into plans and logs. Use `MP_CONFIG_PATH` with the option `account`, or 
 **Options.** `from_date` and `to_date` are required, and have the same forms as in `export_events`. The other options
 are `account`, `events` (a JSON list), `where`, `project_timezone`, `chunk_days`, `max_workers` (the number of tasks
 that run at a time; default 10), `dedupe` (default `true`), `retries` (default 5), `max_wait` (in seconds),
-`per_second`, `per_hour`, `api_url`, `folder` (for temporary files), `keep` and `wait_for_quota` (default `true`).
+`per_second`, `per_hour`, `api_url`, `folder` (for temporary files; by default, a folder that Spark deletes with the
+application), `keep` and `wait_for_quota` (default `true`).
 
 If `spark.sql.python.filterPushdown.enabled` is true, a filter on `event_name` reduces the events that are requested. A
 filter on `event_time` does not, because Mixpanel returns a few events with another day than the day of their time.
@@ -46,17 +47,18 @@ stream = spark.readStream.format("mixpanel").option("from_date", "2024-01-01").l
 stream.writeStream.option("checkpointLocation", "/lake/checkpoint").trigger(availableNow=True).toTable("events")
 ```
 
-**How long does it take?** These estimates assume events of 1 kB (150 bytes compressed), 40 MB/s for each connection,
-100,000 events/s for each core, and at most 100 days in a request:
+**How long does it take?** The times in this table are computed, not measured. They assume events of 1 kB (150 bytes
+compressed), equally many on each day, ten requests at a time, 40 MB/s for each connection, 100,000 events/s for each core,
+and 50 planned requests of the 60 that an hour allows:
 
 | events in 1000 days | data to transfer | time with 10 connections | cores for this speed | requests |
 |---|---|---|---|---|
-| 1 billion | 150 GB | 375 s | 27 | 50, without a wait |
-| 10 billion | 1.5 TB | 63 min | 27 | 50, without a wait |
-| 100 billion | 15 TB | 10.4 h | 27 | 1000, each for one day; the quota takes 20 hours |
+| 1 billion | 150 GB | 375 s | 27 | 50 of 20 days, within the quota of an hour |
+| 10 billion | 1.5 TB | 63 min | 27 | 50 of 20 days, within the quota of an hour |
+| 100 billion | 15 TB | 10.4 h | 27 | 500 of 2 days, within the quota of 10 hours |
 
-Up to about 10 billion events, the quota does not matter. Beyond that, a response for 20 days would take hours, so
-`chunk_days` should be 1. The quota of 50 requests an hour is then the limit.
+For 100 billion events, set `chunk_days` to 2. A response then takes 13 minutes; a response for 20 days would take 2
+hours. With `chunk_days` 1, the quota makes the read take 20 hours.
 """
 
 from mixpanel_export.integrations.spark.duplicates import deduplicated
