@@ -13,8 +13,8 @@ class Kind(IntFlag):
     BIG_INTEGER = 4
     """Any other integer that fits into 64 bits."""
     REAL = 8
-    """A number with a fraction or an exponent that survives conversion to a double: the double's shortest text is the
-    original text."""
+    """A number with a fraction or an exponent that a double preserves: the double's shortest text is the same number,
+    though it may be written in another way, such as 1.5 instead of 1.50."""
     OTHER_NUMBER = 16
     """Any other number, such as one of 20 digits, or -0."""
     TIME = 32
