@@ -1,4 +1,4 @@
-"""The two kinds of source tables, events and profiles: their columns, and the state of their batches."""
+"""The columns and the batch states of the two kinds of source tables, which contain events or profiles."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

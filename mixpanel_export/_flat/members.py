@@ -22,7 +22,7 @@ class Member:
 
     @property
     def text(self) -> str | None:
-        """The value for a VARCHAR column: strings decoded, `null` as None."""
+        """The value for a VARCHAR column. Strings are decoded, and `null` is None."""
         if self.json.startswith('"'):
             return str(json.loads(self.json, strict=False))
         return None if self.json == "null" else self.json

@@ -46,7 +46,7 @@ SELECT position FROM {_STAGING} JOIN (
     SELECT distinct_id, max(position) AS last FROM {_STAGING} GROUP BY distinct_id HAVING count(*) > 1
 ) USING (distinct_id) WHERE position < last
 """
-_PAGE_POSITIONS = 1 << 32  # more than the profiles on a page
+_PAGE_POSITIONS = 1 << 32  # more than the number of profiles on a page
 _TEXTS = WriteTexts(
     state="it is unchanged",
     retry="export the profiles again",

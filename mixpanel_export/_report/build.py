@@ -31,7 +31,7 @@ def collect(
 ) -> ReportData:
     """Return the data of a report on the tables of events in *coverages*, and on tables of *profiles*.
 
-    If *examples* is false, the data do not include values of properties, ids or lines of responses.
+    If *examples* is false, the data does not include values of properties, ids or lines of responses.
     """
     tables = _by_table(coverages)
     names = list(tables)

@@ -64,7 +64,7 @@ def load_rejects(connection: Connection, staged: StagedChunk) -> None:
 def _canonical_lines(
     connection: Connection, staged: StagedChunk, doubtful: set[int]
 ) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical form, or with None if it is not an event or DuckDB cannot parse the form."""
+    """Yield each line with its canonical form. The form is None if the line is not an event or DuckDB cannot parse it."""
     for page in _pages(enumerate(staged.all_lines())):
         forms = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
         valid = iter(_are_json(connection, [form.line for form in forms.values() if form]))
@@ -86,7 +86,7 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
-    """Return, for each line, whether DuckDB can parse it. A list keeps the order of the lines; a table may not."""
+    """Return, for each line, whether DuckDB can parse it. The query uses a list, because a table may change the order."""
     with memory_for_lines(connection, max(map(len, lines), default=0)):
         ((flags,),) = connection.execute(
             "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
