@@ -116,7 +116,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def mutation(session: nox.Session) -> None:
     """Run mutation tests on the pure modules."""
-    session.install("-e", ".", *DEV)
+    session.install("-e", ".", *DEV, *nox.project.dependency_groups(PROJECT, "mutation"))
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
 

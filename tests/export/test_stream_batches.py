@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import anyio
 import pytest
+from examples import slow
 from lines import END, lines_of, rows_of
 from support import ACCOUNT, NOW, RETRY_AT_ONCE, export, held, simulator, truth
 
@@ -30,6 +31,13 @@ pytestmark = pytest.mark.anyio
 
 FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
 AWKWARD = {"awkward": 0.05, "rejects": 0.01, "odd": 0.05, "events_per_day": 120}
+FAULTS = [
+    Fault("terminated_early", times=3),
+    Fault("reset", times=4),
+    Fault("corrupt_crc", times=2),
+    Fault("timeout_error", first=date(2024, 3, 5), last=date(2024, 3, 5), times=1),
+    Fault("empty_200", days=(date(2024, 3, 3), date(2024, 3, 4)), times=1),
+]
 TUNING = replace(STREAM_TUNING, pauses=RETRY_AT_ONCE, segment_size=20_000)
 Opener = Callable[..., BatchStream]
 
@@ -73,20 +81,8 @@ def opened(folder: Path, sim: Simulator, *, ordered: bool = False, **options: An
     )
 
 
-@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize(
-    "faults",
-    [
-        [],
-        [
-            Fault("terminated_early", times=3),
-            Fault("reset", times=4),
-            Fault("corrupt_crc", times=2),
-            Fault("timeout_error", first=date(2024, 3, 5), last=date(2024, 3, 5), times=1),
-            Fault("empty_200", days=(date(2024, 3, 3), date(2024, 3, 4)), times=1),
-        ],
-    ],
-    ids=["no faults", "faults"],
+    "ordered, faults", [(False, []), (True, FAULTS), *slow([(True, []), (False, FAULTS)])]
 )
 async def test_the_batches_equal_the_truth_and_the_table(
     ordered: bool, faults: list[Fault], opener: Opener, db: Path

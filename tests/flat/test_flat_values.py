@@ -78,7 +78,7 @@ def batches(draw: st.DrawFn) -> list[list[str]]:
 
 
 @given(batches(), st.data())
-@examples(core=5, full=100)
+@examples(core=3, full=100)
 @example([['{"a":0,"a":-0}']], None)
 @example([['{"a":1}'], ['{"a":1.10}', '{"a":-0}'], ['{"a":"x,1.50"}']], None)
 @example([['{"a":0.5,"b":1E5}'], ['{"a":9007199254740993,"b":"\\u0001"}']], None)

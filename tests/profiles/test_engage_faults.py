@@ -92,7 +92,7 @@ _FAULTS = st.builds(
 )
 
 
-@settings(examples(8, 150), suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(5, 150), suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.builds(
         Scenario,

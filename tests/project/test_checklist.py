@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +19,7 @@ CHECKLIST = (TESTS / "checklist.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"(?P<file>test_\w+\.py)?(?:::)?(?P<test>test_\w+)?")
 
 
+@cache
 def defined_in(file: Path) -> set[str]:
     """Return the names of the tests in a file."""
     nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))

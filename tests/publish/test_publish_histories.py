@@ -122,5 +122,5 @@ class Publications(RuleBasedStateMachine):
             self.versions[day].append(rows)
 
 
-Publications.TestCase.settings = settings(examples(core=4, full=200), stateful_step_count=12)
+Publications.TestCase.settings = settings(examples(core=2, full=200), stateful_step_count=12)
 TestPublications = Publications.TestCase

@@ -58,7 +58,7 @@ def compared(
 
 
 @given(PROJECTS, EXPORTS, st.sampled_from(["identical", "compacted"]), st.booleans())
-@examples(6, 60)
+@examples(4, 60)
 @example(TEXT_TIMES, {"chunk_days": 1, "dedupe": False, "events": None}, "identical", False)
 def test_no_complete_table_differs(content: Any, options: Any, duplicates: Any, zeros: bool) -> None:
     """Whatever the events are and however they were exported, nothing is unexplained."""
@@ -69,7 +69,7 @@ def test_no_complete_table_differs(content: Any, options: Any, duplicates: Any, 
 
 
 @given(PROJECTS, st.sampled_from([1, 3, 10]))
-@examples(3, 40)
+@examples(2, 40)
 def test_duplicates_that_mixpanel_counts_are_explained(content: Any, chunk_days: int) -> None:
     """A server that counts every line agrees with the table and the numbers of removed duplicates."""
     content |= {"leaks": 0.0}  # an event that two days have is no duplicate, and the ledger counts it as one
@@ -78,7 +78,7 @@ def test_duplicates_that_mixpanel_counts_are_explained(content: Any, chunk_days:
 
 
 @given(PROJECTS, EXPORTS, st.sampled_from(ZONES))
-@examples(3, 40)
+@examples(2, 40)
 def test_another_reporting_zone_is_another_way_to_count_days(content: Any, options: Any, zone: str) -> None:
     """In Mixpanel's zone, nothing differs; days that overlap days that were not exported are left out."""
     result = compared(content, options, Counting(timezone=zone), reporting_timezone=zone)
