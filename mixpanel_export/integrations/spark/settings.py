@@ -53,8 +53,8 @@ class Settings:
         Raises:
             ArgumentError: An option is unknown, missing or invalid.
         """
-        given = {name.lower(): value for name, value in options.items()}
-        for name in given.keys() - _OPTIONS - {"path"}:
+        values = {name.lower(): value for name, value in options.items()}
+        for name in values.keys() - _OPTIONS - {"path"}:
             if name in _SECRETS:
                 raise ArgumentError(
                     name,
@@ -62,26 +62,26 @@ class Settings:
                     advice="set the credentials in the environment or in the configuration file of each machine",
                 )
             raise ArgumentError(name, "is not an option", advice=f"use {', '.join(sorted(_OPTIONS))}")
-        if "from_date" not in given:
+        if "from_date" not in values:
             raise ArgumentError("from_date", "is missing", advice="pass it as an option")
         return cls(
-            from_date=given["from_date"],
-            to_date=given.get("to_date"),
-            account=given.get("account"),
-            events=_names(given.get("events")),
-            where=given.get("where"),
-            project_timezone=given.get("project_timezone"),
-            chunk_days=_number(given, "chunk_days", int, None),
-            max_workers=_number(given, "max_workers", int, 10),
-            dedupe=_flag(given, "dedupe"),
-            retries=_number(given, "retries", int, 5),
-            max_wait=_number(given, "max_wait", float, 86_400.0),
-            per_second=_number(given, "per_second", int, None),
-            per_hour=_number(given, "per_hour", int, None),
-            api_url=given.get("api_url"),
-            folder=given.get("folder"),
-            keep=given.get("keep"),
-            wait_for_quota=_flag(given, "wait_for_quota"),
+            from_date=values["from_date"],
+            to_date=values.get("to_date"),
+            account=values.get("account"),
+            events=_names(values.get("events")),
+            where=values.get("where"),
+            project_timezone=values.get("project_timezone"),
+            chunk_days=_number(values, "chunk_days", int, None),
+            max_workers=_number(values, "max_workers", int, 10),
+            dedupe=_flag(values, "dedupe"),
+            retries=_number(values, "retries", int, 5),
+            max_wait=_number(values, "max_wait", float, 86_400.0),
+            per_second=_number(values, "per_second", int, None),
+            per_hour=_number(values, "per_hour", int, None),
+            api_url=values.get("api_url"),
+            folder=values.get("folder"),
+            keep=values.get("keep"),
+            wait_for_quota=_flag(values, "wait_for_quota"),
         )
 
     def credentials(self) -> Credentials:
@@ -141,7 +141,10 @@ class Settings:
 
 
 def _local_folder() -> str | None:
-    """Return this executor's folder for temporary files. Spark deletes it, with those of tasks that were killed."""
+    """Return this executor's folder for temporary files; None if Spark does not set one.
+
+    Spark deletes the folder with the application, including files of tasks that were killed.
+    """
     folder, _, _ = os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")
     return folder if folder and Path(folder).is_dir() else None
 
