@@ -41,8 +41,10 @@ class PublishResult:
     destination: str
     table: str
     format: str
+    by_day: bool
+    """Whether each day has a file. If false, one file has all rows, and the lists of days have the name `all` for it."""
     days: int
-    """The number of days in the data set."""
+    """The number of days in the data set; 1 if *by_day* is false."""
     rows: int
     """The number of rows in the data set."""
     written_days: tuple[str, ...]
@@ -72,14 +74,17 @@ class PublishResult:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook."""
+        days = f"{self.days:,} days, " if self.by_day else ""
+        written = f"{len(self.written_days):,} days, " if self.by_day else ""
         rows: list[tuple[str, object]] = [
             ("table", self.table),
             ("destination", self.destination),
             ("format", self.format),
-            ("data set", f"{self.days:,} days, {self.rows:,} rows"),
-            ("written", f"{len(self.written_days):,} days, {self.bytes_written:,} bytes"),
-            ("removed", f"{len(self.removed_days):,} days"),
+            ("data set", f"{days}{self.rows:,} rows"),
+            ("written", f"{written}{self.bytes_written:,} bytes"),
         ]
+        if self.by_day:
+            rows.append(("removed", f"{len(self.removed_days):,} days"))
         if self.different_days is not None:
             rows.append(("different days", ", ".join(self.different_days) or "none"))
         return html_pairs(rows, "published")

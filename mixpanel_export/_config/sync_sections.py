@@ -28,6 +28,8 @@ class SyncSection:
     """The destination of the data set that is updated after the sync."""
     profiles: str | None = None
     """The table for profiles; empty if no profiles are exported."""
+    publish_profiles: str | None = None
+    """The destination of the data set of the profiles."""
 
 
 KEYS = tuple(field.name for field in fields(SyncSection))

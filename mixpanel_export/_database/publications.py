@@ -5,20 +5,21 @@ URL.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date, datetime
 
 from mixpanel_export._database.connection import Connection, transaction
 from mixpanel_export._database.schema import table_exists
 
 _TABLES = {
-    "_publications": 'destination VARCHAR, table_name VARCHAR, format VARCHAR, "schema" VARCHAR, published_at TIMESTAMP',
+    "_publications": 'destination VARCHAR, table_name VARCHAR, format VARCHAR, "schema" VARCHAR, published_at TIMESTAMP, '
+    "owner VARCHAR",
     "_published_days": 'destination VARCHAR, "day" DATE, version VARCHAR, "rows" BIGINT, content VARCHAR, file VARCHAR, '
     "size BIGINT, stamp VARCHAR",
 }
 
 Day = date | None
-"""A UTC day of `event_time`; None for rows without a time."""
+"""A UTC day of `event_time`; None for rows without a time, and for all rows of a table without days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,16 @@ class Publication:
     """The columns of the data set, and the settings that its rows depend on, as JSON."""
     published_at: datetime | None = None
     """When the data set last equalled the table, in naive UTC; None if it has never equalled the table."""
+    owner: str | None = None
+    """The random id of this publication, which its files have as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedDay:
-    """A day of a data set, as it was last written."""
+    """A part of a data set, as it was last written."""
 
     version: str
-    """The version of the table's day; see `_publish/source.py`."""
+    """The version of the table's part; see `_publish/source.py`."""
     rows: int
     content: str
     """A hash of the rows that does not depend on their order."""
@@ -55,15 +58,15 @@ def create_publications(connection: Connection) -> None:
     """Create the tables that are missing."""
     for table, columns in _TABLES.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+    connection.execute("ALTER TABLE _publications ADD COLUMN IF NOT EXISTS owner VARCHAR")
 
 
 def read_publications(connection: Connection) -> list[Publication]:
     """Return all publications of the database, ordered by destination."""
     if not table_exists(connection, "_publications"):
         return []
-    rows = connection.execute(
-        'SELECT destination, table_name, format, "schema", published_at FROM _publications ORDER BY destination'
-    ).fetchall()
+    # The column `owner` may be missing.
+    rows = connection.execute("FROM _publications ORDER BY destination").fetchall()
     return [Publication(*row) for row in rows]
 
 
@@ -86,14 +89,8 @@ def start_publication(connection: Connection, publication: Publication, *, keep_
     with transaction(connection):
         connection.execute("DELETE FROM _publications WHERE destination = ?", [publication.destination])
         connection.execute(
-            "INSERT INTO _publications VALUES (?, ?, ?, ?, ?)",
-            [
-                publication.destination,
-                publication.table,
-                publication.format,
-                publication.schema,
-                publication.published_at,
-            ],
+            "INSERT INTO _publications VALUES (?, ?, ?, ?, ?, ?)",
+            astuple(publication),
         )
         if not keep_days:
             connection.execute("DELETE FROM _published_days WHERE destination = ?", [publication.destination])

@@ -1,4 +1,4 @@
-"""A data set: one file for each day in a store, such as a folder."""
+"""A data set: one file for each part of the table in a store, such as a folder."""
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mixpanel_export._database.publications import Day
 from mixpanel_export._publish.layout import FileFormat
+from mixpanel_export._publish.parts import Parts
 from mixpanel_export._publish.plan import StoredFile
 from mixpanel_export._publish.source import Source
 
@@ -73,7 +74,7 @@ class DataSet(Protocol):
         ...
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file. Return the name and the state of the stored file."""
+        """Store a part's file. Return the name and the state of the stored file."""
         ...
 
     def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:
@@ -83,10 +84,11 @@ class DataSet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainFiles:
-    """A data set of plain files, one for each day. Each file is visible as soon as it is written."""
+    """A data set of plain files, one for each part. Each file is visible as soon as it is written."""
 
     store: Store
     format: FileFormat
+    parts: Parts
     visible_at_once: bool = True
 
     def files(self) -> dict[str, StoredFile]:
@@ -94,12 +96,12 @@ class PlainFiles:
         return self.store.files()
 
     def owns(self, name: str) -> bool:
-        """Whether a file has the name of a day's file."""
-        return self.format.owns(name)
+        """Whether a file has the name of a part's file."""
+        return self.format.owns(self.parts, name)
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file, and replace the old one. Return the name and the state of the new file."""
-        name = self.format.file(day)
+        """Store a part's file, and replace the old one. Return the name and the state of the new file."""
+        name = self.format.file(self.parts, day)
         return name, self.store.put(file, name)
 
     def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:  # noqa: ARG002

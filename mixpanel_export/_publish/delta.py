@@ -1,4 +1,4 @@
-"""A data set as a Delta table. One commit replaces the files of all changed days, so readers see all changes or none.
+"""A data set as a Delta table. One commit replaces the files of all changed parts, so readers see all changes or none.
 
 DuckDB writes the files, and they are stored under unique names. A commit fails if another program has committed since
 the table was opened. `deltalake` belongs to the extra `lake`.
@@ -16,9 +16,10 @@ from uuid import uuid4
 
 from mixpanel_export._database.publications import Day
 from mixpanel_export._publish.data_set import DayFile, Store
-from mixpanel_export._publish.layout import DELTA, FileFormat, is_partition, partition
+from mixpanel_export._publish.layout import DELTA, FileFormat
+from mixpanel_export._publish.parts import Parts
 from mixpanel_export._publish.plan import StoredFile
-from mixpanel_export._publish.source import PARTITION, Source
+from mixpanel_export._publish.source import Source
 from mixpanel_export.publication import PublishError
 
 if TYPE_CHECKING:
@@ -43,12 +44,18 @@ class Delta:
     visible_at_once = False
 
     def __init__(
-        self, destination: str, store: Store, options: Mapping[str, str], prune_after: timedelta
+        self,
+        destination: str,
+        store: Store,
+        parts: Parts,
+        options: Mapping[str, str],
+        prune_after: timedelta,
     ) -> None:
         from deltalake import DeltaTable  # noqa: PLC0415 - an extra
 
         self.store = store
         self.destination = destination
+        self._parts = parts
         self._options = dict(options)
         self._prune_after = prune_after
         self._table: DeltaTable | None = None
@@ -65,12 +72,13 @@ class Delta:
 
     def owns(self, name: str) -> bool:
         """Whether a file may belong to the table."""
-        folder, _, file = name.partition("/")
-        return self._table is not None or (is_partition(folder) and _FILE.fullmatch(file) is not None)
+        folder, slash, file = name.rpartition("/")
+        has_form = self._parts.has_folder(folder + slash) and _FILE.fullmatch(file) is not None
+        return self._table is not None or has_form
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file under a new name, where readers do not see it yet. Return the name and the file's state."""
-        name = f"{partition(day)}/data-{uuid4().hex}.parquet"
+        """Store a part's file under a new name, where readers do not see it yet. Return the name and the file's state."""
+        name = f"{self._parts.folder(day)}data-{uuid4().hex}.parquet"
         return name, self.store.put(file, name)
 
     def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:
@@ -96,21 +104,22 @@ class Delta:
     def _commit(self, schema: "Schema", written: Sequence[DayFile], removed: Sequence[str]) -> None:
         from deltalake import CommitProperties, DeltaTable  # noqa: PLC0415 - an extra
 
+        partition_by = list(self._parts.columns)
         if self._table is None:
             self._table = DeltaTable.create(
-                self.destination, schema, partition_by=[PARTITION], storage_options=self._options
+                self.destination, schema, partition_by=partition_by, storage_options=self._options
             )
         changed = self._table.schema() != schema
         if not (written or removed or changed):
             return
         now = int(time.time() * 1000)
-        actions: list[Any] = [_add(file, now) for file in written]
-        # If the schema changes, all days are written again, and the mode "overwrite" removes all old files.
+        actions: list[Any] = [self._add(file, now) for file in written]
+        # If the schema changes, all parts are written again, and the mode "overwrite" removes all old files.
         self._table.create_write_transaction(
             actions if changed else [*actions, *(_remove(name, now) for name in removed)],
             "overwrite" if changed else "append",
             schema,
-            [PARTITION],
+            partition_by,
             commit_properties=CommitProperties(max_commit_retries=0),
         )
 
@@ -123,6 +132,12 @@ class Delta:
                 enforce_retention_duration=False,
                 full=True,
             )
+
+    def _add(self, file: DayFile, now: int) -> Any:
+        from deltalake.transaction import AddAction  # noqa: PLC0415 - an extra
+
+        values = dict.fromkeys(self._parts.columns, str(file.day) if file.day else None)
+        return AddAction(file.name, file.size, values, now, True, json.dumps({"numRecords": file.rows}))
 
     @contextmanager
     def _converting_errors(self, action: str) -> Iterator[None]:
@@ -146,14 +161,7 @@ def _schema(source: Source) -> "Schema":
 
     columns = zip(DELTA.names(source), (kind for _, kind in source.columns), strict=True)
     fields = [Field(name, PrimitiveType(_TYPES[kind])) for name, kind in columns]
-    return Schema([*fields, Field(PARTITION, PrimitiveType("date"))])
-
-
-def _add(file: DayFile, now: int) -> Any:
-    from deltalake.transaction import AddAction  # noqa: PLC0415 - an extra
-
-    values = {PARTITION: str(file.day) if file.day else None}
-    return AddAction(file.name, file.size, values, now, True, json.dumps({"numRecords": file.rows}))
+    return Schema([*fields, *(Field(name, PrimitiveType("date")) for name in source.parts.columns)])
 
 
 def _remove(name: str, now: int) -> Any:

@@ -13,6 +13,7 @@ from mixpanel_export._publish.data_set import DataSet, PlainFiles, Store
 from mixpanel_export._publish.folder import Folder
 from mixpanel_export._publish.layout import DELTA, FileFormat
 from mixpanel_export._publish.object_store import check_installed, open_objects
+from mixpanel_export._publish.parts import Parts
 from mixpanel_export.errors import ArgumentError
 
 _SCHEMES = ("s3", "gs", "az")
@@ -58,12 +59,18 @@ def is_url(destination: str) -> bool:
 
 
 def threads(destination: str) -> int:
-    """Return how many threads write days at the same time."""
+    """Return how many threads write files at the same time."""
     return _UPLOADS if is_url(destination) else processors()
 
 
 def open_data_set(
-    destination: str, file_format: FileFormat, store: Store, connection: Connection, prune_after: timedelta
+    destination: str,
+    file_format: FileFormat,
+    parts: Parts,
+    store: Store,
+    *,
+    connection: Connection,
+    prune_after: timedelta,
 ) -> DataSet:
     """Return the data set at a normalized destination.
 
@@ -72,11 +79,11 @@ def open_data_set(
         OSError: The Delta table cannot be read.
     """
     if file_format is not DELTA:
-        return PlainFiles(store, file_format)
+        return PlainFiles(store, file_format, parts)
     check_installed("deltalake", "a Delta table")
     from mixpanel_export._publish.delta import Delta  # noqa: PLC0415 - an extra
 
-    return Delta(destination, store, _options(destination, connection), prune_after)
+    return Delta(destination, store, parts, _options(destination, connection), prune_after)
 
 
 def _options(destination: str, connection: Connection) -> dict[str, str]:

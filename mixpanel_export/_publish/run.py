@@ -1,4 +1,4 @@
-"""One publication: writes the changed days in several threads, and records the files in the database."""
+"""One publication: writes the changed parts in several threads, and records the files in the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,6 @@ from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.publications import Day, PublishedDay, record_days
 from mixpanel_export._database.settings import with_enough_memory
 from mixpanel_export._publish.data_set import DataSet
-from mixpanel_export._publish.layout import partition
 from mixpanel_export._publish.plan import Plan, StoredFile, groups
 from mixpanel_export._publish.source import DayVersion, Source, content_of_file
 from mixpanel_export._publish.workers import Workers
@@ -23,7 +22,7 @@ from mixpanel_export.publication import PublishError, PublishProgress, Watcher
 
 @dataclass(frozen=True, slots=True)
 class DayResult:
-    """The result of publishing a changed day."""
+    """The result of publishing a changed part."""
 
     day: Day
     state: PublishedDay
@@ -32,7 +31,7 @@ class DayResult:
 
 
 class Totals:
-    """Counts the days of a publication and reports the progress. Several threads may use it."""
+    """Counts the parts of a publication and reports the progress. Several threads may use it."""
 
     def __init__(self, days: int, on_progress: Watcher) -> None:
         self._progress = PublishProgress(days, 0, 0, 0)
@@ -41,7 +40,7 @@ class Totals:
         on_progress(self._progress)
 
     def add(self, result: DayResult) -> None:
-        """Count a day."""
+        """Count a part."""
         with self._lock:
             before = self._progress
             rows, size = (0, 0) if result.unchanged else (result.state.rows, result.state.size)
@@ -53,9 +52,11 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Writes days of a table to a data set."""
+    """Writes parts of a table to a data set."""
 
     destination: str
+    owner: str
+    """The id of the publication."""
     source: Source
     versions: Mapping[Day, DayVersion]
     published: Mapping[Day, PublishedDay]
@@ -66,7 +67,7 @@ class Publisher:
     totals: Totals
 
     def write(self, connection: Connection) -> list[DayResult]:
-        """Write the changed days of the plan, in groups.
+        """Write the changed parts of the plan, in groups.
 
         If readers see files at once, each group is recorded when it is written. After an error in one group, the groups
         that are being written are still completed and recorded.
@@ -79,7 +80,7 @@ class Publisher:
         return results
 
     def different(self, days: Mapping[Day, PublishedDay]) -> list[Day]:
-        """Read the files of all days, and return the days whose file differs from the table."""
+        """Read the files of all parts, and return the parts whose file differs from the table."""
         files = {day: state.file for day, state in days.items()}
         work = partial(self._compare_group, files)
         return [
@@ -94,7 +95,7 @@ class Publisher:
         return [self._write(connection, day, contents[day]) for day in days]
 
     def _write(self, connection: Connection, day: Day, content: str) -> DayResult:
-        """Write a day, unless its file is intact and has the same rows."""
+        """Write a part, unless its file is intact and has the same rows."""
         self.workers.check()
         version = self.versions[day]
         old = self.published.get(day)
@@ -109,7 +110,7 @@ class Publisher:
         return result
 
     def _put(self, connection: Connection, day: Day) -> tuple[str, StoredFile]:
-        file = self.staging / f"{partition(day)}.tmp"
+        file = self.staging / f"{self.source.parts.name(day)}.tmp"
         with self._converting_errors("write", [day]):
             try:
                 with_enough_memory(connection, partial(self._copy, connection, day, file))
@@ -119,7 +120,7 @@ class Publisher:
 
     def _copy(self, connection: Connection, day: Day, file: Path) -> None:
         file.unlink(missing_ok=True)  # an earlier attempt ran out of memory
-        connection.execute(self.data_set.format.copy(self.source, day, file))
+        connection.execute(self.data_set.format.copy(self.source, day, self.owner, file))
 
     def _compare_group(
         self, files: Mapping[Day, str], connection: Connection, days: Sequence[Day]
@@ -141,19 +142,18 @@ class Publisher:
         except duckdb.InterruptException as error:
             raise InterruptedCall from error
         except (duckdb.Error, OSError) as error:
-            raise publish_error(self.destination, error, action, days) from error
+            raise publish_error(self.destination, error, action, self.source.parts.words(days)) from error
 
 
-def publish_error(destination: str, error: Exception, action: str, days: Sequence[Day] = ()) -> PublishError:
-    """Return the error for a failed *action*, such as `write`, with advice."""
+def publish_error(destination: str, error: Exception, action: str, days: str | None = None) -> PublishError:
+    """Return the error for a failed *action*, such as `write`, with advice. *days* are the days that failed."""
     reason = error.strerror if isinstance(error, OSError) else None
     reason = reason or str(error).splitlines()[0]
     permission = isinstance(error, PermissionError)
     cause = "the permissions and the credentials" if permission else "the destination and the free space"
-    names = ["rows without a time" if day is None else str(day) for day in days]
     return PublishError(
         f"cannot {action} {destination} ({reason})",
         destination=destination,
-        days=" to ".join(dict.fromkeys([names[0], names[-1]])) if names else None,
+        days=days,
         advice=f"check {cause}, then publish again",
     )

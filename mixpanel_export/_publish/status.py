@@ -14,6 +14,8 @@ class PublicationState:
     """A publication, compared with its table. Nothing is read from the destination."""
 
     publication: Publication
+    by_day: bool
+    """Whether each day has a file. If false, one file has all rows, and counts as a day."""
     days: int
     """The number of days in the data set."""
     behind: int
@@ -30,7 +32,7 @@ def _state(connection: Connection, publication: Publication) -> PublicationState
     try:
         source = find_source(connection, publication.table)
     except TableError:  # it was dropped
-        return PublicationState(publication, len(days), len(days))
+        return PublicationState(publication, True, len(days), len(days))
     versions = source.versions(connection)
     behind = days_behind(versions, days) if source.schema == publication.schema else len(versions)
-    return PublicationState(publication, len(days), behind)
+    return PublicationState(publication, bool(source.parts.columns), len(days), behind)

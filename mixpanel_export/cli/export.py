@@ -258,7 +258,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
         say_outdated(options.db, output)
-        unpublished = publish_after_export(ctx, options.db, options.publish, output) if options.publish else 0
+        unpublished = publish_after_export(ctx, options.db, options.publish, options.table, output)
     ctx.exit(exit_code([result]) or unpublished)
 
 

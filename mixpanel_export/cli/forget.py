@@ -77,13 +77,13 @@ def command(
 
 
 def _data_sets(db: str) -> Iterator[str]:
-    """Yield a note and a command for each data set that may still have the events."""
+    """Yield a note and a command for each data set that may still have the rows."""
     from mixpanel_export._publish.status import publication_states
 
     with open_read_only(db) as connection:
         outdated = [state.publication for state in publication_states(connection) if state.behind]
     for publication in outdated:
-        yield f"{publication.destination} may still have these events. To remove them:"
+        yield f"{publication.destination} may still have the deleted rows. To remove them:"
         yield f"  {publish_command(publication.destination, db)}"
 
 

@@ -14,9 +14,11 @@ from mixpanel_export.cli.options import (
     db_option,
     option,
     output_options,
+    publish_option,
     query_options,
     wait_option,
 )
+from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import profiles_command
 from mixpanel_export.cli.run_export import Output, say_outdated
 from mixpanel_export.cli.run_profiles import fetch_profiles, print_profiles
@@ -37,7 +39,7 @@ Examples:
 \b
 Exit codes:
   0    success
-  1    the export failed, and the table is unchanged
+  1    the export failed, and the table is unchanged; or only --publish failed
   2    wrong usage
   3    authentication or configuration failed
   4    a table, account or file already exists or does not exist
@@ -136,6 +138,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
 @credential_options
 @api_url_option
 @db_option
+@publish_option
 @wait_option
 @option(
     "--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON to standard output."
@@ -174,7 +177,9 @@ def command(
         if as_json:
             print_json(result.to_dict())
         print_profiles(result, options["db"], output)
+        code = publish_after_export(ctx, options["db"], options["publish"], result.table, output)
         say_outdated(options["db"], output)
+    ctx.exit(code)
 
 
 def _arguments(options: dict[str, Any], credentials: "Credentials") -> dict[str, Any]:

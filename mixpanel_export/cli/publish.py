@@ -25,6 +25,7 @@ EXAMPLES = """\b
 Examples:
   mpx publish lake/events
   mpx publish lake/flat --flat --db app.duckdb
+  mpx publish lake/profiles --table profiles
   mpx publish s3://bucket/events --format delta
   mpx publish dashboard.duckdb
   mpx publish lake/events --verify --json | jq '.different_days'
@@ -32,6 +33,7 @@ Examples:
 \b
 To read the data set, in DuckDB:
   SELECT * FROM read_parquet('lake/events/*/*.parquet', hive_partitioning = true)
+  SELECT * FROM 'lake/profiles/data.parquet'
 
 \b
 Exit codes:
@@ -125,7 +127,10 @@ def command(
     data set. If two runs overlap, one of them fails.
 
     The files have all columns of the table except export_batch. If the columns of a flat table change, all days are
-    written again. A column named date is renamed to date_2, because readers add a column date from the folder names.
+    written again. A column named date is renamed to date_2, because readers add a column date from the folder names. polars
+    reads properties as bytes, because it does not know Parquet's type JSON; cast the column to pl.String.
+
+    A table of profiles has no days. All its rows are in data.parquet, which is replaced if the table has changed.
 
     If DEST ends with .duckdb, all tables are copied to a new file, which then replaces DEST in one step. Dashboards can read
     DEST while an export locks the database.
@@ -192,9 +197,16 @@ def copied(result: "CopyResult") -> str:
     return f"copied  {result.tables:,} tables, {result.bytes_written / 1e6:,.1f} MB, to {result.destination}"
 
 
-def publish_after_export(ctx: click.Context, db: str, destination: str, output: Output) -> int:
-    """Update a data set after an export. Return the exit code: 1 if the update failed. A failure does not undo the export."""
-    from mixpanel_export._publish.publish import publish_table
+def publish_after_export(
+    ctx: click.Context, db: str, destination: str | None, table: str, output: Output
+) -> int:
+    """Update the data set at *destination* after an export into *table*. None is no destination.
+
+    Return the exit code: 1 if the update failed. A failure does not undo the export.
+    """
+    if destination is None:
+        return 0
+    from mixpanel_export._publish import publish
     from mixpanel_export._publish.read_copy import copy_database, is_database
     from mixpanel_export.progress import draw_days
     from mixpanel_export.sync import run_sync
@@ -206,14 +218,15 @@ def publish_after_export(ctx: click.Context, db: str, destination: str, output: 
             words = copied(result)
         else:
             with draw_days(enabled=not (output.quiet or output.no_progress)) as watch:
-                result = run_sync(partial(publish_table, on_progress=watch), db, destination)
+                publish_exported = partial(publish.publish_after_export, on_progress=watch)
+                result = run_sync(publish_exported, db, destination, table)
             words = "\n".join(aligned(summary(result)))
     except (MixpanelDataError, ValueError, OSError) as error:
-        report_error(ctx, error, "The events are exported, but not published")
+        report_error(ctx, error, f"Table {table} is exported, but not published")
         return 1
     except KeyboardInterrupt as interrupt:
-        again = publish_command(destination, db)
-        raise Interrupted(f"Interrupted; the events are exported. To publish them: {again}") from interrupt
+        again = publish_command(destination, db, table)
+        raise Interrupted(f"Interrupted; table {table} is exported. To publish it: {again}") from interrupt
     if logs_json() and not output.quiet:
         log_event("published", **result.to_dict())
     elif not (output.quiet or output.as_json):
@@ -223,19 +236,25 @@ def publish_after_export(ctx: click.Context, db: str, destination: str, output: 
 
 def summary(result: "PublishResult") -> list[tuple[str, str]]:
     """Return titles and values that describe the result."""
-    written = f"{len(result.written_days):,} days, {result.bytes_written / 1e6:,.1f} MB"
     rows = [
         ("published", f"{result.table} to {result.destination}, {result.format}"),
-        ("data set", f"{result.rows:,} rows in {result.days:,} days"),
-        ("written", written if result.written_days else "nothing, because no day has changed"),
+        ("data set", f"{result.rows:,} rows" + (f" in {result.days:,} days" if result.by_day else "")),
+        ("written", _written(result)),
     ]
     if result.removed_days:
         rows.append(("removed", _list(result.removed_days)))
     if result.different_days is not None:
-        different = _list(result.different_days)
-        again = "; to write them again, run mpx publish again"
-        rows.append(("verified", f"no, these days differ: {different}{again}" if different else "yes"))
+        days = f", these days differ: {_list(result.different_days)}" if result.by_day else ""
+        different = f"no{days}; to write them again, run mpx publish again"
+        rows.append(("verified", different if result.different_days else "yes"))
     return rows
+
+
+def _written(result: "PublishResult") -> str:
+    if not result.written_days:
+        return f"nothing, because {'no day' if result.by_day else 'nothing'} has changed"
+    days = f"{len(result.written_days):,} days, " if result.by_day else ""
+    return f"{days}{result.bytes_written / 1e6:,.1f} MB"
 
 
 def _list(days: tuple[str, ...]) -> str:

@@ -269,8 +269,11 @@ def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]
     for state in publications:
         publication = state.publication
         when = f", {_ago(publication.published_at)}" if publication.published_at else ", incomplete"
-        behind = f", {state.behind:,} behind" if state.behind else ""
-        yield f"{publication.table} is published to {publication.destination}: {state.days:,} days{behind}{when}"
+        if state.by_day:
+            words = f": {state.days:,} days" + (f", {state.behind:,} behind" if state.behind else "")
+        else:
+            words = ", but has changed since" if state.behind else ""
+        yield f"{publication.table} is published to {publication.destination}{words}{when}"
         if state.behind or not publication.published_at:
             yield f"  {publish_command(publication.destination, db)}"
 

@@ -102,6 +102,7 @@ def _publication_as_dict(state: "PublicationState", db: str) -> dict[str, Any]:
         "table": publication.table,
         "format": publication.format,
         "published_at": at and at.replace(tzinfo=UTC).isoformat(),
+        "by_day": state.by_day,
         "days": state.days,
         "days_behind": state.behind,
         "command": publish_command(publication.destination, db),
@@ -150,6 +151,7 @@ def flatten_command(flat: "FlatTable", db: str) -> str:
     return quoted([program(), "flatten", flat.source, "--into", flat.name, "--db", db])
 
 
-def publish_command(destination: str, db: str) -> str:
-    """Return the command that updates a data set."""
-    return quoted([program(), "publish", destination, "--db", db])
+def publish_command(destination: str, db: str, table: str = "events") -> str:
+    """Return the command that updates a data set. *table* matters only for the first publication."""
+    words = [] if table == "events" else ["--table", table]
+    return quoted([program(), "publish", destination, *words, "--db", db])

@@ -55,8 +55,9 @@ A line for crontab:  0 6 * * *  cd /srv/events && /full/path/to/mpx sync
 cron does not use your shell's variables, so store the credentials with mpx accounts add.
 
 The keys of a section are named like the options: account, project_id, region, db, table, events, where, since, lookback,
-budget, flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table
-are synced; --events and --where choose one. To remove the others, replace the table with mpx export --replace.
+budget, flatten, publish, profiles (true, or the name of a table) and publish_profiles. If no section is given, all
+selections in the table are synced; --events and --where choose one. To remove the others, replace the table with mpx
+export --replace.
 
 On success, only a summary is printed, and only on a terminal. The table _sync_changes lists the changes by day.
 
@@ -160,6 +161,13 @@ Exit codes are the same as for mpx export, and:
 @request_options
 @db_option
 @publish_option
+@option(
+    "--publish-profiles",
+    section="Output",
+    metavar="DEST",
+    shell_complete=complete.files,
+    help="After the profiles, bring their data set at DEST in step.",
+)
 @wait_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Print the results as a JSON list.")
 @output_options
@@ -214,6 +222,7 @@ def _tasks(names: tuple[str, ...], everything: bool, options: dict[str, Any]) ->
         budget=options["budget"],
         flatten=options["flatten"],
         publish=options["publish"],
+        publish_profiles=options["publish_profiles"],
         profiles="profiles" if options["profiles"] else None,
         zone=options["project_timezone"],
     )
@@ -250,25 +259,27 @@ def _sync(
             _print_result(ctx, result, output, each)
     except (MixpanelDataError, ValueError, OSError) as error:
         return [result.to_dict() for result in results], _report(ctx, error, task.name)
-    unpublished = publish_after_export(ctx, task.db, task.publish, output) if task.publish else 0
+    unpublished = publish_after_export(ctx, task.db, task.publish, task.table, output)
     code = exit_code([result.export for result in results]) or unpublished
     code = code or int(any(result.kept for result in results))
     profiles = partial(sync_profiles, ctx, task, output, credentials=credentials, wait=wait, options=options)
-    more, failed = _profiles(ctx, task, profiles)
+    more, failed = _profiles(ctx, task, output, profiles)
     say_outdated(task.db, output)
     return [*(result.to_dict() for result in results), *more], code or failed
 
 
 def _profiles(
-    ctx: click.Context, task: SyncTask, export: "Callable[[str], ParallelProfileResult]"
+    ctx: click.Context, task: SyncTask, output: Output, export: "Callable[[str], ParallelProfileResult]"
 ) -> tuple[list[dict[str, object]], int]:
-    """Export the task's profiles, if any. Return the results for JSON and the exit code."""
+    """Export and publish the task's profiles, if any. Return the results for JSON and the exit code."""
     if task.profiles is None:
         return [], 0
     try:
-        return [{"type": "profiles", **export(task.profiles).to_dict()}], 0
+        result = export(task.profiles)
     except (MixpanelDataError, ValueError, OSError) as error:
         return [], _report(ctx, error, f"{task.title}: profiles")
+    code = publish_after_export(ctx, task.db, task.publish_profiles, result.table, output)
+    return [{"type": "profiles", **result.to_dict()}], code
 
 
 def _report(ctx: click.Context, error: Exception, title: str | None) -> int:

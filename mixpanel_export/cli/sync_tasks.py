@@ -36,6 +36,8 @@ class SyncTask:
     """The destination of the data set that is updated after the sync."""
     profiles: str | None = None
     """The table of profiles to bring up to date; None for no profiles."""
+    publish_profiles: str | None = None
+    """The destination of the data set of the profiles."""
     zone: str | None = None
     deduped: bool = True
 
@@ -86,6 +88,7 @@ def _of_section(name: str, section: "SyncSection", default: SyncTask) -> SyncTas
         budget=default.budget if section.budget is None else section.budget,
         flatten=default.flatten if section.flatten is None else section.flatten,
         publish=section.publish or default.publish,
+        publish_profiles=section.publish_profiles or default.publish_profiles,
         profiles=default.profiles if section.profiles is None else section.profiles or None,
     )
 

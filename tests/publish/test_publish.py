@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -25,6 +26,7 @@ from mixpanel_export import (
 )
 from mixpanel_export._publish.layout import PARQUET
 from mixpanel_export._publish.object_store import staging_beside
+from mixpanel_export._publish.parts import BY_DAY, WHOLE
 
 FIRST, LAST = "2024-03-01", "2024-03-04"
 FLAT = 'SELECT * EXCLUDE (export_batch), event_time::DATE FROM "events_flat"'
@@ -118,7 +120,7 @@ def _schema(lake: Path) -> dict[str, str]:
 
 
 def test_files_of_others_are_rejected(exported: Path, lake: Path, tmp_path: Path) -> None:
-    """A folder with other files is rejected, also later. Another database's data set is replaced only if requested."""
+    """A folder with other files is rejected, also later. Of two databases, each replaces the other's files only if requested."""
     lake.mkdir()
     (lake / "notes.txt").write_text("mine")
     with pytest.raises(PublishError, match=r"notes\.txt"):
@@ -132,6 +134,11 @@ def test_files_of_others_are_rejected(exported: Path, lake: Path, tmp_path: Path
     assert data_set(lake) == table_rows(exported)
     publish(other, lake, overwrite=True)
     assert data_set(lake) == table_rows(other)
+    with pytest.raises(PublishError, match="another database"):
+        publish(exported, lake)
+    assert data_set(lake) == table_rows(other)
+    publish(exported, lake, overwrite=True)
+    assert data_set(lake) == table_rows(exported)
     assert (lake / "_notes.txt").read_text() == "mine"
 
 
@@ -220,11 +227,10 @@ def _publish_and_die(db: Path, lake: Path) -> None:
 @given(st.none() | st.dates())
 def test_only_names_of_days_belong_to_a_data_set(day: date | None) -> None:
     """For any day, its file belongs to the data set, and similar names do not."""
-    name = PARQUET.file(day)
-    assert PARQUET.owns(name)
-    assert not any(
-        map(PARQUET.owns, (f"x/{name}", f"{name}x", name.replace("=", "=0"), name.replace("data", "dat")))
-    )
+    name, owns = PARQUET.file(BY_DAY, day), partial(PARQUET.owns, BY_DAY)
+    assert owns(name)
+    assert not any(map(owns, (f"x/{name}", f"{name}x", name.replace("=", "=0"), name.replace("data", "dat"))))
+    assert not PARQUET.owns(WHOLE, name)
 
 
 def test_days_at_the_ends_of_time_are_published(exported: Path, lake: Path) -> None:
