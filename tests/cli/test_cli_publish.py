@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from shell import held_by_another, mpx, one_error
-from support import query
+from shell import environment, held_by_another, mpx, one_error
+from support import query, simulator
 
 pytestmark = pytest.mark.usefixtures("env")
 
@@ -95,3 +96,26 @@ def test_status_shows_publications(exported: Path, tmp_path: Path) -> None:
         assert state["command"] in result.output
     assert mpx(*state["command"].split()[1:]).exit_code == 0
     assert json.loads(mpx("status", "--json").stdout)["publications"][0]["days_behind"] == 0
+
+
+def test_profiles_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mpx profiles --publish` and a section publish the profiles, not the events. `mpx status` tells whether they changed."""
+    sim = simulator(profiles=20, now=lambda: datetime.now(UTC))
+    lake, config, db = tmp_path / "people", tmp_path / "config.toml", tmp_path / "synced.duckdb"
+    section = f"[sync.x]\ndb = '{db}'\nsince = '-3d'\nprofiles = true\npublish_profiles = '{lake}'\n"
+    config.write_text(section, encoding="utf-8")
+    with environment(sim, tmp_path, monkeypatch):
+        first = mpx("profiles", "--db", str(db), "--publish", str(lake))
+        assert (first.exit_code, "20 rows" in first.stdout) == (0, True)
+        sim.profile_revision = 1
+        assert mpx("sync", "x", env={"MP_CONFIG_PATH": str(config)}).exit_code == 0
+    assert [path.name for path in lake.iterdir()] == ["data.parquet"]
+    profiles = "SELECT distinct_id, properties, last_seen FROM profiles ORDER BY distinct_id"
+    assert query(db, f"FROM '{lake}/data.parquet' ORDER BY distinct_id") == query(db, profiles)
+    ((person,),) = query(db, "SELECT any_value(distinct_id) FROM profiles")
+    for behind in (0, 1):
+        (state,) = json.loads(mpx("status", "--json", str(db)).stdout)["publications"]
+        assert (state["table"], state["by_day"], state["days_behind"]) == ("profiles", False, behind)
+        mpx("forget", person, "--db", str(db))
+    assert state["command"] in mpx("status", str(db)).stdout
+    assert "verified   yes" in mpx("publish", str(lake), "--verify", "--db", str(db)).stdout

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from profile_cases import people
 from shell import mpx
 from steps import Place, exists, sql, steps
 
@@ -59,7 +58,6 @@ PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
         exists, sql("CREATE TABLE mine (x INTEGER)"), published(table="mine")
     ),
     "publish_table: a view": steps(exists, sql("CREATE VIEW seen AS FROM events"), published(table="seen")),
-    "publish_table: a table of profiles": steps(people(), published(table="profiles")),
     "publish_table: a time after year 9999": steps(
         exists, sql("UPDATE events SET event_time = '10000-01-01' WHERE rowid = 0"), published()
     ),

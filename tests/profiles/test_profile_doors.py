@@ -20,7 +20,6 @@ from mixpanel_export import (
     ProfileProgress,
     SnapshotError,
     TableExistsError,
-    TableFormatError,
     Workspace,
 )
 from mixpanel_export._ndjson import loads
@@ -181,17 +180,6 @@ def test_the_error_of_a_page_is_raised(db: Path) -> None:
             with pytest.raises(AuthenticationError):
                 workspace.fetch_profiles(parallel=parallel, progress=False)
         assert workspace.tables() == []
-
-
-def test_profiles_cannot_be_published(db: Path, tmp_path: Path) -> None:
-    """Profiles have no days. Their table and its flat table are errors, and no folder is created."""
-    with workspace_of(project(5), db) as workspace:
-        workspace.fetch_profiles(progress=False)
-        workspace.flatten("profiles")
-        for table in ("profiles", "profiles_flat"):
-            with pytest.raises(TableFormatError, match=table):
-                workspace.publish(tmp_path / "lake", table)
-    assert not (tmp_path / "lake").exists()
 
 
 def test_a_stream_skips_what_is_not_a_profile() -> None:
