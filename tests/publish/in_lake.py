@@ -19,8 +19,9 @@ from object_stores import BUCKET, Server, s3_server
 from obstore.store import from_url
 from support import export, query, simulator
 from test_publish_histories import Publications
+from test_publish_profiles import ProfilePublications, export_profiles_of, profile_rows
 
-from mixpanel_export import ArgumentError, ConfigError, PublishError, PublishProgress, run_sync
+from mixpanel_export import ArgumentError, ConfigError, PublishError, PublishProgress, Workspace, run_sync
 
 pytestmark = pytest.mark.timeout(1200)
 LAST = "2024-03-06"
@@ -91,6 +92,27 @@ def published(db: Path, url: str, **more: Any) -> Any:
         except PublishError:
             continue
     raise AssertionError
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "delta"])
+def test_profiles_in_a_bucket_equal_the_table(
+    db: Path, server: Server, tmp_path: Path, format_name: str
+) -> None:
+    """A changed table is one new object, an unchanged one is none, and a forgotten person leaves the bucket."""
+    url = f"s3://{BUCKET}/lake/profiles"
+    more = options(server.endpoint)
+    export_profiles_of(db)
+    publish(db, url, "profiles", format=format_name, **more)
+    export_profiles_of(db, "replace")
+    assert publish(db, url, **more).written_days == ()
+    with Workspace(path=db) as workspace:
+        workspace.forget(query(db, "SELECT min(distinct_id) FROM profiles")[0][0])
+    result = publish(db, url, verify=True, prune_after=0, **more)
+    assert (result.written_days, result.different_days) == (("all",), ())
+    folder = downloaded(server.endpoint, "lake/profiles", tmp_path / "copy")
+    assert len(list(folder.glob("*.parquet"))) == 1
+    frame = pl.read_parquet(next(folder.glob("*.parquet"))).with_columns(pl.col("properties").cast(pl.String))
+    assert Counter(frame.rows()) == profile_rows(db, "profiles")
 
 
 def test_large_files_are_uploaded_in_parts(db: Path, server: Server) -> None:
@@ -177,7 +199,9 @@ def test_of_two_publishers_one_fails(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="at the same time"):
         publish(exported, lake, on_progress=interfere)
     assert delta_rows(lake) == table_rows(other)
-    publish(exported, lake)
+    with pytest.raises(PublishError, match="another database"):
+        publish(exported, lake)
+    publish(exported, lake, overwrite=True)
     assert delta_rows(lake) == table_rows(exported)
 
 
@@ -216,5 +240,16 @@ class DeltaPublications(Publications):
         return delta_rows(str(self.lake)) if (self.lake / "_delta_log").exists() else Counter()
 
 
+class DeltaProfiles(ProfilePublications):
+    """Histories of profiles, published as a Delta table."""
+
+    format = "delta"
+
+    def rows(self, lake: Path) -> Counter[Row]:
+        return delta_rows(str(lake)) if (lake / "_delta_log").exists() else Counter()
+
+
+DeltaProfiles.TestCase.settings = settings(examples(core=3, full=200), stateful_step_count=12)
+TestDeltaProfiles = DeltaProfiles.TestCase
 DeltaPublications.TestCase.settings = settings(examples(core=4, full=200), stateful_step_count=12)
 TestDelta = DeltaPublications.TestCase

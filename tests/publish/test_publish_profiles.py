@@ -22,7 +22,7 @@ from mixpanel_export.simulator import ProfileRules
 Mode = Literal["create", "replace", "append"]
 
 
-def export(db: Path, mode: Mode = "create", count: int = 25, revision: int = 0) -> None:
+def export_profiles_of(db: Path, mode: Mode = "create", count: int = 25, revision: int = 0) -> None:
     """Export the profiles of a project. Revisions differ in some profiles."""
     sim = simulator(profiles=count, profile_rules=ProfileRules(page_size=10), queries_per_hour=0)
     sim.profile_revision = revision
@@ -30,7 +30,7 @@ def export(db: Path, mode: Mode = "create", count: int = 25, revision: int = 0) 
     run_sync(fetch, db=db, mode=mode, per_hour=0, allow_empty=True, transport=sim.transport())
 
 
-def table_rows(db: Path, table: str) -> Counter[Row]:
+def profile_rows(db: Path, table: str) -> Counter[Row]:
     """Return the rows that a data set of the table must have."""
     return Counter(query(db, f"SELECT * EXCLUDE (export_batch) FROM {table}"))
 
@@ -55,7 +55,7 @@ class ProfilePublications(RuleBasedStateMachine):
 
     @rule(mode=st.sampled_from(["append", "replace"]), count=st.integers(0, 30), revision=st.integers(0, 2))
     def export(self, mode: Mode, count: int, revision: int) -> None:
-        export(self.db, mode if self.exported else "create", count, revision)
+        export_profiles_of(self.db, mode if self.exported else "create", count, revision)
         self.exported = True
 
     @precondition(lambda self: self.exported)
@@ -85,14 +85,14 @@ class ProfilePublications(RuleBasedStateMachine):
         with suppress(RuntimeError):
             self._publish(table, on_progress=fail)
         self.doubtful.add(table)
-        self.versions[table].append(table_rows(self.db, table))
+        self.versions[table].append(profile_rows(self.db, table))
         assert self.rows(self.lakes[table]) in self.versions[table]
 
     @precondition(lambda self: self.exported)
     @rule(table=st.sampled_from(["profiles", "profiles_flat"]), verify=st.booleans())
     def publish(self, table: str, verify: bool) -> None:
         result = self._publish(table, verify=verify)
-        rows = table_rows(self.db, table)
+        rows = profile_rows(self.db, table)
         assert self.rows(self.lakes[table]) == rows
         assert (result.by_day, result.days, result.rows) == (False, 1, rows.total())
         assert (result.removed_days, result.different_days) == ((), () if verify else None)
@@ -128,7 +128,7 @@ def lake(tmp_path: Path) -> Path:
 
 def test_a_planted_difference_is_found(db: Path, lake: Path) -> None:
     """`verify` finds a file whose rows differ from the table, although no export changed it. The next run writes it again."""
-    export(db)
+    export_profiles_of(db)
     publish(db, lake, "profiles")
     query(db, "UPDATE profiles SET last_seen = '2020-01-01' WHERE rowid = 3")
     assert publish(db, lake).written_days == ()
@@ -139,13 +139,13 @@ def test_a_planted_difference_is_found(db: Path, lake: Path) -> None:
 
 def test_an_unchanged_table_is_not_written_again(db: Path, lake: Path) -> None:
     """A new snapshot with the same profiles leaves the file. An empty table has a file with its columns."""
-    export(db)
+    export_profiles_of(db)
     assert publish(db, lake, "profiles").written_days == ("all",)
     before = (lake / "data.parquet").stat().st_mtime_ns
-    export(db, "replace")
+    export_profiles_of(db, "replace")
     assert publish(db, lake, verify=True).written_days == ()
     assert (lake / "data.parquet").stat().st_mtime_ns == before
-    export(db, "replace", count=0)
+    export_profiles_of(db, "replace", count=0)
     assert publish(db, lake, verify=True).verified
     assert [path.name for path in lake.iterdir()] == ["data.parquet"]
     assert file_rows(lake) == Counter()
@@ -153,7 +153,7 @@ def test_an_unchanged_table_is_not_written_again(db: Path, lake: Path) -> None:
 
 def test_events_and_profiles_are_not_mixed(db: Path, lake: Path) -> None:
     """A data set of profiles does not become one of events, and a file of the user is not replaced."""
-    export(db)
+    export_profiles_of(db)
     lake.mkdir()
     (lake / "data.parquet").write_text("mine")
     with pytest.raises(PublishError):
