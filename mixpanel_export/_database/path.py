@@ -152,14 +152,9 @@ def create_database(path: Path) -> None:
     """
     target = path.resolve()  # keeps a symbolic link in place
     try:
-        with (
-            _folder_for(target) as folder,
-            duckdb.connect() as connection,
-        ):
+        with _folder_for(target) as folder:
             new = Path(folder, "new")
-            literal = "'" + str(new).replace("'", "''") + "'"
-            connection.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
-            connection.execute("DETACH created")
+            write_empty_database(new)
             if target.exists():
                 _files.fill(target, new.read_bytes())
             else:
@@ -167,6 +162,14 @@ def create_database(path: Path) -> None:
     except (duckdb.Error, OSError):
         if not has_content(target):  # otherwise, another process has just created it
             raise
+
+
+def write_empty_database(path: Path) -> None:
+    """Write a database file without tables, in the storage format of `STORAGE_VERSION`."""
+    literal = "'" + str(path).replace("'", "''") + "'"
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute("DETACH created")
 
 
 def _folder_for(target: Path) -> "TemporaryDirectory[str]":
