@@ -289,11 +289,12 @@ def one_line_errors() -> Iterator[None]:
 def rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     """Count the rows in each batch on each day in *zone*. To save time, each quarter of an hour is converted only once."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
-    rows = connection.execute(
+    sql = (
         f"SELECT export_batch, {day}::DATE, sum(n)::BIGINT FROM (SELECT export_batch, "
-        f"time_bucket({_QUARTER}, event_time) AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
-        [] if zone == "UTC" else [zone],
-    ).fetchall()
+        f"time_bucket({_QUARTER}, event_time) AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL"
+    )
+    zones = [] if zone == "UTC" else [zone]
+    rows = interruptible(connection, lambda: connection.execute(sql, zones).fetchall())
     row_counts: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
         # DuckDB supports more years than Python.

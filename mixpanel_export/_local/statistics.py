@@ -1,12 +1,14 @@
 """Functions that compute statistics of tables. They do not change the database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import duckdb
 
 from mixpanel_export._database.connection import quoted
+from mixpanel_export._local.reader import interruptible
 from mixpanel_export._local.tables import schema_of
 from mixpanel_export.errors import QueryError
 from mixpanel_export.inspection import (
@@ -35,10 +37,11 @@ def query_errors() -> Iterator[None]:
 def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResult:
     """Return DuckDB's summary of each column. Raises `TableNotFoundError`."""
     name = schema_of(connection, table).table_name
-    rows = connection.execute(
+    rows = _rows(
+        connection,
         "SELECT column_name, column_type, min, max, approx_unique, TRY_CAST(avg AS DOUBLE), TRY_CAST(std AS DOUBLE), "
-        f"q25, q50, q75, count, null_percentage::DOUBLE FROM (SUMMARIZE {quoted(name)})"
-    ).fetchall()
+        f"q25, q50, q75, count, null_percentage::DOUBLE FROM (SUMMARIZE {quoted(name)})",
+    )
     columns = [ColumnSummary(*row) for row in rows]
     return SummaryResult(name, columns[0].count, columns)
 
@@ -52,11 +55,12 @@ def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBrea
     """
     name = _table_with(connection, table, "event_name", "event_time", "distinct_id")
     counts = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
-    total = connection.execute(f"SELECT {counts} FROM {quoted(name)}").fetchall()[0]
-    rows = connection.execute(
+    total = _rows(connection, f"SELECT {counts} FROM {quoted(name)}")[0]
+    rows = _rows(
+        connection,
         f"SELECT event_name, {counts}, round(100.0 * count(*) / sum(count(*)) OVER (), 2)::DOUBLE "
-        f"FROM {quoted(name)} GROUP BY event_name ORDER BY count(*) DESC, event_name"
-    ).fetchall()
+        f"FROM {quoted(name)} GROUP BY event_name ORDER BY count(*) DESC, event_name",
+    )
     events, users, first, last = total
     never = datetime.min  # noqa: DTZ901 - naive, as event_time is
     span = (first or never, last or never)
@@ -73,10 +77,11 @@ def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: s
     columns = ["properties"] if event is None else ["properties", "event_name"]
     name = _table_with(connection, table, *columns)
     condition = "" if event is None else " WHERE event_name = ?"
-    rows = connection.execute(
+    rows = _rows(
+        connection,
         f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(name)}{condition}",
         [] if event is None else [event],
-    ).fetchall()
+    )
     return sorted(key for (key,) in rows)
 
 
@@ -90,21 +95,30 @@ def stats_of(connection: duckdb.DuckDBPyConnection, table: str, column: str, top
     name = schema_of(connection, table).table_name
     values = f"(SELECT ({column}) AS value FROM {quoted(name)})"
     with query_errors():
-        dtype = connection.execute(f"DESCRIBE FROM {values}").fetchall()[0][1]
+        dtype = _rows(connection, f"DESCRIBE FROM {values}")[0][1]
         numbers = "value::DOUBLE" if dtype.partition("(")[0] in _NUMBERS else "NULL::DOUBLE"
         aggregates = ", ".join(f"{function}({numbers})" for function in ("min", "max", "avg", "stddev"))
-        count, nulls, unique, *spread = connection.execute(
+        count, nulls, unique, *spread = _rows(
+            connection,
             "SELECT count(value), count(*) - count(value), least(approx_count_distinct(value), count(value)), "
-            f"{aggregates} FROM {values}"
-        ).fetchall()[0]
-        top = connection.execute(
+            f"{aggregates} FROM {values}",
+        )[0]
+        top = _rows(
+            connection,
             f"SELECT value, count(*) FROM {values} WHERE value IS NOT NULL GROUP BY value "
             "ORDER BY count(*) DESC, value LIMIT ?",
             [top_n],
-        ).fetchall()
+        )
     return ColumnStatsResult(
         name, column, dtype, count, nulls, _percent(nulls, count + nulls), unique, _percent(unique, count), top, *spread
     )  # fmt: skip
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> list[tuple[Any, ...]]:
+    """Return all rows of a query that Ctrl-C can interrupt."""
+    return interruptible(connection, lambda: connection.execute(sql, parameters).fetchall())
 
 
 def _table_with(connection: duckdb.DuckDBPyConnection, table: str, *columns: str) -> str:

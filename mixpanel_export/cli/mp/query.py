@@ -1,5 +1,6 @@
 """`mpx mp query`: mixpanel_data's `mp query`, for SQL."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -46,14 +47,17 @@ def sql(
     jq: str | None,
 ) -> None:
     """Run SQL on the database, which is opened read-only, and print the rows."""
+    from mixpanel_export._local.reader import interruptible
+
     text = statement if file is None else _content(file)
     if text is None:
         raise ArgumentError("file", "or a query is required")
     with workspace_of(ctx) as workspace:
         if not scalar:
-            print_result(workspace.sql_rows(text).to_dicts(), style, jq)
+            result = interruptible(workspace.connection, partial(workspace.sql_rows, text))
+            print_result(result.to_dicts(), style, jq)
             return
-        value = workspace.sql_scalar(text)
+        value = interruptible(workspace.connection, partial(workspace.sql_scalar, text))
     print_result({"value": value}, style, jq)
 
 
