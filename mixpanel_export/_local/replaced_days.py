@@ -18,6 +18,8 @@ class RemovedDays:
     """The ranges of consecutive days, in order."""
     events: int = 0
     """The number of events that are not requested again."""
+    fewer_days: bool = False
+    """Whether the table has more days than are requested. A script that always requests as many days never sees this."""
 
     @property
     def number(self) -> int:
@@ -43,11 +45,15 @@ def removed_days(connection: Connection, table: str, requested: Chunk, selection
         batch for batch in batches if batch.status == "imported" or selection.includes(batch.selection)
     ]
     others = [batch for batch in batches if batch not in selected and batch.rows]
-    days = {day for batch in batches for day in batch.days.dates}.difference(requested.dates)
-    days |= {day for batch in others for day in batch.days.dates}
+    exported = {day for batch in batches for day in batch.days.dates}
+    days = exported.difference(requested.dates) | {day for batch in others for day in batch.days.dates}
     outside = [batch for batch in selected if not batch.days.overlaps(requested)]
     events = sum(batch.rows for batch in outside + others)
-    return RemovedDays(tuple(join_days(days)), events + _partial_rows(connection, name, selected, requested))
+    return RemovedDays(
+        tuple(join_days(days)),
+        events + _partial_rows(connection, name, selected, requested),
+        requested.length < len(exported),
+    )
 
 
 def _partial_rows(connection: Connection, table: str, batches: Sequence[Batch], requested: Chunk) -> int:

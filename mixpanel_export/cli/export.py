@@ -125,7 +125,8 @@ Exit codes:
     "--yes",
     section="Days",
     is_flag=True,
-    help="Do not ask before --replace removes days that are not requested. Without a terminal, the command never asks.",
+    help="Remove days that --replace does not request, without a question. Without a terminal, this is required if "
+    "the table has more days than are requested.",
 )
 @option(
     "--mode",

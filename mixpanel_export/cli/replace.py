@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mixpanel_export._local.replaced_days import RemovedDays
     from mixpanel_export._model import Chunk
 
+_ADVICE = "To refetch only the requested days, use --append"
 _MAX_RANGES = 3  # ranges of days in one line
 
 
@@ -44,13 +45,18 @@ def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quie
 
     Raises:
         Abort: The answer is no.
+        UsageError: Nothing can be asked, and the table would have fewer days than before.
     """
     if not removed.number:
         return
     text = f"--replace removes {_removed_words(removed)} from table {table}, because they are not requested."
-    may_ask = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
-    if may_ask:
-        say(f"{text} To refetch only the requested days, use --append.")
+    if confirmed:
+        if not quiet:
+            say(f"Warning: {text}")
+    elif not logs_json() and sys.stdin.isatty() and sys.stderr.isatty():
+        say(f"{text} {_ADVICE}.")
         click.confirm("Remove them?", abort=True, err=True)
+    elif removed.events and removed.fewer_days:
+        raise click.UsageError(f"{text} {_ADVICE}; to remove them, add --yes")
     elif not quiet:
-        say(f"Warning: {text} To refetch only the requested days, use --append.")
+        say(f"Warning: {text} {_ADVICE}.")

@@ -25,20 +25,44 @@ def rows_outside(db: Path) -> int:
 @pytest.mark.usefixtures("env")
 @pytest.mark.parametrize("days_per_batch", ["1", "9"])
 def test_the_other_days_are_counted_before_and_after(sim: Simulator, db: Path, days_per_batch: str) -> None:
-    """Whatever batches the table has, a dry run, a warning and the summary have the numbers; a script is not asked."""
+    """Whatever batches the table has, a dry run, a warning and the summary have the numbers."""
     mpx("export", *NINE_DAYS, "--parallel", "--chunk-days", days_per_batch)
     lost = f"7 days with {rows_outside(db):,} events"
     assert lost in small_table(mpx(*REPLACE, "--dry-run"))["removed"]
     plan = json.loads(mpx(*REPLACE, "--dry-run", "--json").stdout)
     assert (plan["removed_days"], plan["removed_events"]) == (7, rows_outside(db))
     assert held(db) == truth(sim)
-    result = mpx(*REPLACE)
+    result = mpx(*REPLACE, "--yes")
     assert f"{lost} (2024-03-01 to 2024-03-03, 2024-03-06 to 2024-03-09)" in result.stderr
     assert lost in small_table(result)["removed"]
     assert held(db) == truth(sim, "2024-03-04", "2024-03-05")
     again = mpx(*REPLACE)
     assert "--replace removes" not in again.stderr
     assert "removed" not in small_table(again)
+
+
+@pytest.mark.usefixtures("env")
+def test_a_script_that_requests_fewer_days_is_refused(sim: Simulator, db: Path) -> None:
+    """Nothing is requested or removed without `--yes`, since nobody can be asked."""
+    mpx("export", *NINE_DAYS)
+    requests = len(sim.requests)
+    for words in ([], ["--quiet"], ["--log-format", "json"]):
+        assert mpx(*REPLACE, *words).exit_code == 2
+    assert len(sim.requests) == requests
+    assert held(db) == truth(sim)
+    assert mpx(*REPLACE, "--yes", "--quiet").stderr == ""
+    assert held(db) == truth(sim, "2024-03-04", "2024-03-05")
+
+
+@pytest.mark.usefixtures("env")
+def test_a_script_that_moves_on_is_not_refused(sim: Simulator, db: Path) -> None:
+    """The same number of days, or more, need no `--yes`; days that leave the table are a warning."""
+    mpx(*REPLACE)
+    for first, last, warns in (("04", "05", False), ("05", "06", True), ("03", "08", False), ("01", "06", True)):
+        days = f"2024-03-{first}", f"2024-03-{last}"
+        result = mpx("export", "--from", days[0], "--to", days[1], "--replace")
+        assert (result.exit_code, "--replace removes" in result.stderr) == (0, warns)
+        assert held(db) == truth(sim, *days)
 
 
 @pytest.mark.usefixtures("env")
