@@ -37,10 +37,7 @@ def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
     Known keys come from a sample of the events and profiles in the tables that occur in *sql*, and from flat tables.
     """
     keys = dict.fromkeys(_keys_in(sql))
-    tables = [
-        name for name in table_names(connection) if re.search(rf"\b{re.escape(name)}\b", sql, re.IGNORECASE)
-    ]
-    tables = [name for name in tables if layout_of(connection, name)]
+    tables = list(_tables_in(connection, sql))
     if not (keys and tables):
         return []
     sizes = [_size(connection, name) for name in tables]
@@ -54,6 +51,36 @@ def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
         for key in keys
         if key not in known and (similar := closest(key, known))
     ]
+
+
+def is_key(connection: Connection, sql: str, name: str) -> bool:
+    """Whether *name* is a property of a table in *sql*. Rare properties of large tables may be unknown."""
+    tables = list(_tables_in(connection, sql))
+    return any(name in _known_keys(connection, table, _size(connection, table)) for table in tables)
+
+
+def flat_column(connection: Connection, sql: str, key: str) -> tuple[str, str] | None:
+    """Return a flat table of a table in *sql* and its column for *key*; None if there is none."""
+    columns = (_flat_columns(connection, table, key) for table in _tables_in(connection, sql))
+    return next((some[0] for some in columns if some), None)
+
+
+def _flat_columns(connection: Connection, table: str, key: str) -> list[tuple[str, str]]:
+    """Return the flat tables that have a column for *key*, and the column's name."""
+    if not table_exists(connection, "_flat_columns"):
+        return []
+    return connection.execute(
+        "SELECT flat_table, column_name FROM _flat_columns JOIN _flat_tables USING (flat_table) "
+        "WHERE source_table = ? AND key = ? AND column_name IS NOT NULL",
+        [table, key],
+    ).fetchall()
+
+
+def _tables_in(connection: Connection, sql: str) -> Iterator[str]:
+    """Yield the tables of events and profiles whose names occur in *sql*."""
+    for name in table_names(connection):
+        if re.search(rf"\b{re.escape(name)}\b", sql, re.IGNORECASE) and layout_of(connection, name):
+            yield name
 
 
 def _keys_in(sql: str) -> Iterator[str]:

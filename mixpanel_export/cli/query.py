@@ -16,7 +16,7 @@ from mixpanel_export._config.environment import decoded
 from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
-from mixpanel_export.cli.query_hints import say_how_to_write_keys, say_unknown_keys
+from mixpanel_export.cli.query_hints import hints_about_columns, say_how_to_write_keys, say_unknown_keys
 
 if TYPE_CHECKING:
     from mixpanel_export._local.reader import Connection, QueryResult
@@ -146,7 +146,7 @@ def command(
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
     say_how_to_write_keys(text, parameters)
-    with open_read_only(db, wait) as connection:
+    with open_read_only(db, wait) as connection, hints_about_columns(connection, text):
         if parquet is not None:
             _write_parquet(connection, text, parquet, parameters)
         elif as_json or as_csv:

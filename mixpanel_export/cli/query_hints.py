@@ -1,7 +1,8 @@
-"""Hints about property keys in a query: keys that begin with `$`, and mistyped keys."""
+"""Hints about property keys in a query: keys that begin with `$`, mistyped keys, and keys that are used as columns."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixpanel_export.cli.log import say
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 _PATH = re.compile(r"(?:->>?|\bjson_\w+\s*\([^()']*,)\s*'(\$\w+)'")
 _PARAMETER = re.compile(r"(?:\bproperties\s*\.|->>?)\s*(\$\w+)")
 _EMPTY = re.compile(r"\bproperties(?:\.(?=\s*(?:[,)=]|$|FROM\b|AS\b))|\s*->>?\s*'(?:\$\.)?')", re.IGNORECASE)
+
+_COLUMN = re.compile(
+    r"""Referenced column "((?:[^"]|"")+)" not found|does not have a column named "((?:[^"]|"")+)\""""
+)
 
 
 def say_how_to_write_keys(sql: str, parameters: Collection[str]) -> None:
@@ -39,5 +44,32 @@ def say_unknown_keys(connection: "Connection", sql: str) -> None:
         say(f"{rows} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{hint}")
 
 
+@contextmanager
+def hints_about_columns(connection: "Connection", sql: str) -> Iterator[None]:
+    """If *sql* fails because a property is used as a column, print how to write the property."""
+    try:
+        yield
+    except ValueError as error:
+        if match := _COLUMN.search(str(error)):
+            _say_if_property(connection, sql, (match[1] or match[2]).replace('""', '"'))
+        raise
+
+
+def _say_if_property(connection: "Connection", sql: str, name: str) -> None:
+    from mixpanel_export._local.property_keys import flat_column, is_key
+
+    if not is_key(connection, sql, name):
+        return
+    column = flat_column(connection, sql, name)
+    flat = (
+        f'{column[0]} has the column "{column[1]}".'
+        if column
+        else "mpx flatten creates columns for properties."
+    )
+    say(f"{name} is a property, not a column.{_how_to_write(name)} {flat}")
+
+
 def _how_to_write(key: str) -> str:
-    return f""" To read it, write properties->>'$."{key}"'."""
+    text = key.replace("'", "''")
+    path = f'$."{text}"' if key.startswith("$") else text
+    return f" To read it, write properties->>'{path}'."

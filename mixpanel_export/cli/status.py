@@ -42,7 +42,8 @@ Examples:
 \b
 Statuses of a day:
   complete  exported, and final
-  open      exported less than 48 hours after its end, so events may still arrive
+  open      exported less than 48 hours after its end, so events may still arrive; or in one batch with this day,
+            because a batch is refetched as a whole
   failed    the export failed
   missing   not exported yet, although it is a target day or lies between exported days
   limited   exported with --limit, so it may be incomplete
@@ -224,7 +225,15 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
                 else ""
             )
             days = ", ".join(map(str, ranges[:_MAX_RANGES]))
-            yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}"
+            whole = (
+                "; all days of a batch are refetched" if status == "open" and _shares_batch(coverage) else ""
+            )
+            yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}{whole}"
+
+
+def _shares_batch(coverage: "Coverage") -> bool:
+    """Whether a batch has an open day and other days. `resume` refetches all of them, so they are open, too."""
+    return any(batch.status == "open" and batch.days.length > 1 for batch in coverage.batches)
 
 
 def _without_day(coverage: "Coverage") -> str:

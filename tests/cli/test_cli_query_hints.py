@@ -1,6 +1,7 @@
 """Hints of `mpx query` about property keys: how to write keys with `$`, and keys that no event has."""
 
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -134,6 +135,40 @@ def test_a_key_with_a_dollar_gets_a_hint_if_it_is_not_read(access: str, code: in
     result = mpx("query", f"SELECT {access} FROM events")
     assert result.exit_code == code
     assert ("""properties->>'$."$city"'""" in result.stderr) == (code != 0)
+
+
+@pytest.mark.parametrize(
+    "sql, written",
+    [
+        ('SELECT "$city" FROM events', """properties->>'$."$city"'"""),
+        ("SELECT count(*) FROM events WHERE plan = 'free'", "properties->>'plan'"),
+        ("SELECT e.plan FROM events AS e", "properties->>'plan'"),
+        ("SELECT nothing FROM events", None),
+        ("SELECT plan FROM range(2)", None),
+    ],
+)
+def test_a_key_that_is_used_as_a_column_gets_a_hint(sql: str, written: str | None, db: Path) -> None:
+    """The hint has an expression that can be read, and the column of a flat table if there is one; the error remains."""
+    result = mpx("query", sql, "--csv")
+    *hints, error = result.stderr.splitlines()
+    assert (result.exit_code, error.startswith("Error: SQL: ")) == (2, True)
+    assert bool(hints) == (written is not None)
+    if written is None:
+        return
+    assert written in hints[0]
+    assert mpx("query", f"SELECT {written} FROM events", "--csv").exit_code == 0
+    with duckdb.connect(str(db)) as connection:
+        connection.execute("""CREATE TABLE flat AS SELECT 'Bonn' AS "$city", 'free' AS plan""")
+        connection.execute(
+            "CREATE TABLE _flat_tables AS SELECT 'flat' AS flat_table, 'events' AS source_table"
+        )
+        connection.execute(
+            "CREATE TABLE _flat_columns AS SELECT 'flat' AS flat_table, c AS key, c AS column_name "
+            "FROM (SELECT unnest(['$city', 'plan']) AS c)"
+        )
+    column = re.search(r'(\w+) has the column (".*")', mpx("query", sql).stderr)
+    assert column
+    assert mpx("query", f"SELECT {column[2]} FROM {column[1]}").exit_code == 0
 
 
 @pytest.mark.usefixtures("db")

@@ -58,7 +58,12 @@ def test_a_script_that_requests_fewer_days_is_refused(sim: Simulator, db: Path) 
 def test_a_script_that_moves_on_is_not_refused(sim: Simulator, db: Path) -> None:
     """The same number of days, or more, need no `--yes`; days that leave the table are a warning."""
     mpx(*REPLACE)
-    for first, last, warns in (("04", "05", False), ("05", "06", True), ("03", "08", False), ("01", "06", True)):
+    for first, last, warns in (
+        ("04", "05", False),
+        ("05", "06", True),
+        ("03", "08", False),
+        ("01", "06", True),
+    ):
         days = f"2024-03-{first}", f"2024-03-{last}"
         result = mpx("export", "--from", days[0], "--to", days[1], "--replace")
         assert (result.exit_code, "--replace removes" in result.stderr) == (0, warns)
