@@ -151,15 +151,44 @@ def forget_people(
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
 
 
+def count_people(
+    connection: Connection, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
+) -> tuple[int, int]:
+    """Return the number of events and of profiles that `forget_people` finds. The connection may be read-only.
+
+    Raises:
+        ArgumentError, TableNotFoundError, TableFormatError: See `forget_people`.
+    """
+    match = _match(_checked_paths(distinct_ids, also))
+    if not table_exists(connection, "_export_batches"):
+        return 0, 0
+    check_ledger(connection)
+    names = _tables(connection, table)
+    _create_ids(connection, distinct_ids)
+    profile_names = set(profile_table_names(connection)).intersection(names)
+    events = [_rows(connection, name) for name in names if name not in profile_names]
+    profiles = [quoted(name) for name in profile_names if columns_of(connection, name)]
+    return _count(connection, events, match), _count(connection, profiles, match)
+
+
+def _count(connection: Connection, tables: Iterable[str], match: str) -> int:
+    counts = (connection.execute(f"SELECT count(*) FROM {rows} WHERE {match}").fetchall() for rows in tables)
+    return sum(number for ((number,),) in counts)
+
+
+def _create_ids(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id", [list(ids)]
+    )
+
+
 def _forget_in_transaction(
     connection: Connection, names: Sequence[str], match: str, ids: Sequence[str]
 ) -> tuple[ForgottenTable, ...]:
     """Delete the rows for which the SQL condition *match* is true from the tables *names*, and update their flat tables."""
     with transaction(connection):
         create_ledger(connection)
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id", [list(ids)]
-        )
+        _create_ids(connection, ids)
         profiles = set(profile_table_names(connection))
         tables = tuple(
             (forget_profiles if name in profiles else _forget)(connection, name, match, ids) for name in names

@@ -142,6 +142,8 @@ def add(
         ", the default" if is_default else ""
     )
     click.echo(f"Added {name} ({facts}) to {path}. {test_result or _advice(name)}")
+    if api_url:
+        click.echo(f"{api_url} is not stored; the account is used with it only while MPX_API_URL is set.")
     _offer_defaults(path)
     account = [] if is_default else ["--account", name]
     click.echo(f"Next: {quoted([program(), 'export', *account, '--from', 'yesterday'])}")

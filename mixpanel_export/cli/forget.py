@@ -1,5 +1,6 @@
 """`mpx forget`: delete people's events and profiles."""
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from mixpanel_export.cli import print_json
 from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, option, table_option
+from mixpanel_export.cli.report import count_words
 from mixpanel_export.cli.status_json import publish_command
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ Queries no longer find the deleted rows, but their bytes can stay in the file. A
 )
 @db_option
 @table_option
+@option("--yes", is_flag=True, help="Do not ask on a terminal. Without a terminal, nothing is asked.")
 @option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def command(
@@ -49,6 +52,7 @@ def command(
     also: tuple[str, ...],
     db: str,
     table: str | None,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Delete every event and profile whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
@@ -67,6 +71,8 @@ def command(
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.forget import forget_people
 
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        _confirm(db, distinct_ids, also, table)
     result = forget_people(database_path(db), distinct_ids, also, table)
     if as_json:
         print_json(result.to_dict())
@@ -74,6 +80,18 @@ def command(
     say_database(ctx)
     click.echo("\n".join(_summary_lines(result)))
     click.echo("\n".join([_NOTES, *_data_sets(db)]), err=True)
+
+
+def _confirm(db: str, distinct_ids: tuple[str, ...], also: tuple[str, ...], table: str | None) -> None:
+    """Ask whether to delete the events and profiles, if there are any. Raises `click.Abort` if the answer is no."""
+    from mixpanel_export._local.forget import count_people
+
+    with open_read_only(db) as connection:
+        events, profiles = count_people(connection, distinct_ids, also, table)
+    if events or profiles:
+        rows = f"{count_words(events, 'event')} and {count_words(profiles, 'profile')}"
+        people = "this person" if len(set(distinct_ids)) == 1 else "these people"
+        click.confirm(f"Delete {rows} of {people}?", abort=True, err=True)
 
 
 def _data_sets(db: str) -> Iterator[str]:

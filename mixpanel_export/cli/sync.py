@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mixpanel_export.cli import Interrupted, complete, exit_code_of, print_json, report_error
+from mixpanel_export.cli import Interrupted, complete, print_json
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.known_events import check_event_names
@@ -27,21 +27,21 @@ from mixpanel_export.cli.options import (
 from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import kept_line, sync_command, sync_line
 from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments, say_outdated
-from mixpanel_export.cli.sync_profiles import sync_profiles
+from mixpanel_export.cli.sync_profiles import (
+    STOPS_PROFILES,
+    report_failure,
+    reported_profiles,
+    sync_profiles,
+)
 from mixpanel_export.cli.sync_tasks import SyncTask, check_sections, tasks_of_sections, tasks_of_table
 from mixpanel_export.cli.watch import messages, watching
-from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
+from mixpanel_export.errors import MixpanelDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import date
 
     from mixpanel_export.changes import SyncResult
     from mixpanel_export.credentials import Credentials
-    from mixpanel_export.profiles import ParallelProfileResult
-
-IN_USE = 6
-"""The exit code if another process is using the file."""
 
 EXAMPLES = """\b
 Examples:
@@ -238,7 +238,10 @@ def _sync(
     accept_loss: bool,
     options: dict[str, Any],
 ) -> tuple[list[dict[str, object]], int]:
-    """Run a task. Return its results for JSON and its exit code. An error does not stop the other tasks."""
+    """Run a task. Return its results for JSON and its exit code. An error does not stop the other tasks.
+
+    If the events fail, the profiles are still exported, unless the same error would stop them.
+    """
     from mixpanel_export.credentials import resolve_credentials
 
     results: list[SyncResult] = []
@@ -258,35 +261,17 @@ def _sync(
                 _say_ignored(since, result)
             _print_result(ctx, result, output, each)
     except (MixpanelDataError, ValueError, OSError) as error:
-        return [result.to_dict() for result in results], _report(ctx, error, task.name)
-    unpublished = publish_after_export(ctx, task.db, task.publish, task.table, output)
-    code = exit_code([result.export for result in results]) or unpublished
-    code = code or int(any(result.kept for result in results))
+        code = report_failure(ctx, error, task.name)
+        if isinstance(error, STOPS_PROFILES):
+            return [result.to_dict() for result in results], code
+    else:
+        unpublished = publish_after_export(ctx, task.db, task.publish, task.table, output)
+        code = exit_code([result.export for result in results]) or unpublished
+        code = code or int(any(result.kept for result in results))
     profiles = partial(sync_profiles, ctx, task, output, credentials=credentials, wait=wait, options=options)
-    more, failed = _profiles(ctx, task, output, profiles)
+    more, failed = reported_profiles(ctx, task, output, profiles)
     say_outdated(task.db, output)
     return [*(result.to_dict() for result in results), *more], code or failed
-
-
-def _profiles(
-    ctx: click.Context, task: SyncTask, output: Output, export: "Callable[[str], ParallelProfileResult]"
-) -> tuple[list[dict[str, object]], int]:
-    """Export and publish the task's profiles, if any. Return the results for JSON and the exit code."""
-    if task.profiles is None:
-        return [], 0
-    try:
-        result = export(task.profiles)
-    except (MixpanelDataError, ValueError, OSError) as error:
-        return [], _report(ctx, error, f"{task.title}: profiles")
-    code = publish_after_export(ctx, task.db, task.publish_profiles, result.table, output)
-    return [{"type": "profiles", **result.to_dict()}], code
-
-
-def _report(ctx: click.Context, error: Exception, title: str | None) -> int:
-    """Print an error. Return its exit code."""
-    report_error(ctx, error, title)
-    in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
-    return IN_USE if in_use else exit_code_of(error)
 
 
 def _typed_since(ctx: click.Context, task: SyncTask, credentials: "Credentials") -> "date | None":

@@ -5,19 +5,69 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixpanel_export.cli import exit_code_of, report_error
 from mixpanel_export.cli.log import logs_json
 from mixpanel_export.cli.open_database import open_read_only
+from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import sync_command
 from mixpanel_export.cli.run_export import Output
 from mixpanel_export.cli.run_profiles import fetch_profiles, log_profiles, summary_line
 from mixpanel_export.cli.watch import watching_pages
-from mixpanel_export.errors import SelectionError
+from mixpanel_export.errors import (
+    AuthenticationError,
+    ConfigError,
+    DatabaseError,
+    DatabaseLockedError,
+    ExportRunningError,
+    MixpanelDataError,
+    NetworkError,
+    RateLimitError,
+    SelectionError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mixpanel_export._database.snapshots import Snapshot
     from mixpanel_export.cli.sync_tasks import SyncTask
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.profiles import ParallelProfileResult
+
+IN_USE = 6
+"""The exit code if another process is using the file."""
+
+STOPS_PROFILES = (
+    AuthenticationError,
+    ConfigError,
+    DatabaseError,
+    ExportRunningError,
+    NetworkError,
+    OSError,
+    RateLimitError,
+    ValueError,
+)
+"""Errors of the events after which the profiles are not exported, because they would fail, too, or the usage is wrong."""
+
+
+def report_failure(ctx: click.Context, error: Exception, title: str | None) -> int:
+    """Print an error. Return its exit code."""
+    report_error(ctx, error, title)
+    in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
+    return IN_USE if in_use else exit_code_of(error)
+
+
+def reported_profiles(
+    ctx: click.Context, task: "SyncTask", output: Output, export: "Callable[[str], ParallelProfileResult]"
+) -> tuple[list[dict[str, object]], int]:
+    """Export and publish the task's profiles, if any. Print an error. Return the results for JSON and the exit code."""
+    if task.profiles is None:
+        return [], 0
+    try:
+        result = export(task.profiles)
+    except (MixpanelDataError, ValueError, OSError) as error:
+        return [], report_failure(ctx, error, f"{task.title}: profiles")
+    code = publish_after_export(ctx, task.db, task.publish_profiles, result.table, output)
+    return [{"type": "profiles", **result.to_dict()}], code
 
 
 def sync_profiles(

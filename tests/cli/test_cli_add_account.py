@@ -44,6 +44,7 @@ def test_every_answer_is_checked_at_once(config: Path) -> None:
     ]
     shown = typed(["accounts", "add"], asked)
     assert "Mixpanel accepts it" in shown
+    assert "MPX_API_URL" in shown  # which is set, and not stored
     assert shown.count("Error: ") == 4
     found = resolve_credentials("main", config_path=config)
     assert (found.username, found.project_id, found.region) == (USER[1], "12345", "us")

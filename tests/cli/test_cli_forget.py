@@ -1,11 +1,12 @@
 """`mpx forget`: people are deleted, and the number of deleted events is printed."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shell import held_by_another, mpx, one_error
+from shell import held_by_another, mpx, one_error, typed
 from support import query
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -43,6 +44,23 @@ def test_nothing_matched_is_no_failure(exported: Path) -> None:
     *_, nothing, others = result.stdout.splitlines()
     assert "nothing was removed" in nothing
     assert others.endswith(" mine")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_terminal_asks_once(exported: Path) -> None:
+    """Return deletes nothing; `--yes` skips the question; nothing is asked if nothing matches. The id is not shown."""
+    typed(["forget", "nobody"], [])
+    shown = typed(["forget", ID], [(b"[y/N]:", "")], exit_code=1)
+    assert ("9 events" in shown, ID in shown) == (True, False)
+    of_person = f"SELECT count(*) FROM events WHERE distinct_id = '{ID}'"
+    assert query(exported, of_person) == [(9,)]
+    typed(["forget", ID], [(b"[y/N]:", "y")])
+    assert query(exported, of_person) == [(0,)]
+    query(
+        exported, f"UPDATE events SET distinct_id = '{ID}' WHERE rowid IN (SELECT rowid FROM events LIMIT 9)"
+    )
+    typed(["forget", ID, "--yes"], [])
+    assert query(exported, of_person) == [(0,)]
 
 
 def test_json_has_every_table(exported: Path) -> None:

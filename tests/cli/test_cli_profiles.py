@@ -217,6 +217,27 @@ def test_a_sync_also_replaces_the_profiles(sim: Simulator, db: Path) -> None:
     assert query(db, "SELECT count(*) FROM profiles_flat") == query(db, "SELECT count(*) FROM profiles")
 
 
+@pytest.mark.parametrize(
+    "faults, change, tried",
+    [
+        ([], "UPDATE events SET export_batch = 99 WHERE rowid = 0", True),
+        *slow([([Fault("402")], "SELECT 1", True), ([Fault("401")], "SELECT 1", False)]),
+    ],
+)
+def test_profiles_are_exported_if_the_events_fail(
+    faults: list[Fault], change: str, tried: bool, sim: Simulator, db: Path
+) -> None:
+    """The exit code and the first line are those of the events. After an error that would repeat, profiles are not tried."""
+    done(mpx("sync", "--since", "-2d", "--profiles"))
+    sim.profile_revision = 1
+    query(db, change)
+    sim.faults = faults
+    result = mpx("sync", "--profiles", "--json")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1 if tried else 3, 1)
+    assert [each["type"] for each in json.loads(result.stdout)] == (["profiles"] if tried else [])
+    assert (rows_of(db) == truth(sim)) == tried
+
+
 def test_a_section_names_the_table_of_profiles(sim: Simulator, db: Path, tmp_path: Path) -> None:
     """A failure of the profiles is one line and an exit code; the events are kept, and so is the old table."""
     section = f'[sync.nightly]\ndb = "{db.as_posix()}"\nsince = "-2d"\nprofiles = "people"\n'
