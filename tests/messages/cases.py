@@ -357,6 +357,11 @@ CASES: dict[str, Callable[[Place], Any]] = {
         configured(DEFAULT_ACCOUNT), shell("export", *WEEK, "--days", "7")
     ),
     "mpx: a replacement without a first day": shell("export", "--replace"),
+    "mpx: a replacement of some days by a script": steps(
+        configured(DEFAULT_ACCOUNT),
+        exists,
+        lambda place: mpx("export", *WEEK[:3], "2024-03-01", "--replace", "--db", str(place.db)),
+    ),
     "mpx: a mistyped event": steps(
         configured(DEFAULT_ACCOUNT),
         exists,
