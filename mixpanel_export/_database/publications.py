@@ -97,9 +97,17 @@ def start_publication(connection: Connection, publication: Publication, *, keep_
 
 
 def record_days(
-    connection: Connection, destination: str, written: Mapping[Day, PublishedDay], removed: Iterable[Day] = ()
+    connection: Connection,
+    destination: str,
+    written: Mapping[Day, PublishedDay],
+    removed: Iterable[Day] = (),
+    *,
+    published_at: datetime | None = None,
 ) -> None:
-    """Replace the stored state of each day in *written*, and delete the state of each day in *removed*."""
+    """Replace the stored state of each day in *written*, and delete the state of each day in *removed*.
+
+    *published_at* is the time at which the data set equals the table; None if it does not.
+    """
     with transaction(connection):
         for day in (*written, *removed):
             connection.execute(
@@ -120,11 +128,7 @@ def record_days(
                     state.stamp,
                 ],
             )
-
-
-def finish_publication(connection: Connection, destination: str, published_at: datetime) -> None:
-    """Record that the data set equals the table now."""
-    with transaction(connection):
-        connection.execute(
-            "UPDATE _publications SET published_at = ? WHERE destination = ?", [published_at, destination]
-        )
+        if published_at is not None:
+            connection.execute(
+                "UPDATE _publications SET published_at = ? WHERE destination = ?", [published_at, destination]
+            )

@@ -13,7 +13,6 @@ from mixpanel_export._database.publications import (
     Publication,
     PublishedDay,
     create_publications,
-    finish_publication,
     read_days,
     read_publications,
     record_days,
@@ -57,7 +56,8 @@ class _Target:
     """The table to publish. A flat table may not exist yet."""
 
     table: str
-    parts: Parts
+    source: Source
+    """The table itself, or the exported table if the flat table does not exist."""
     flat: Request | None
     """The update of the flat table before the publication."""
 
@@ -96,14 +96,16 @@ class Job:
         old = next((each for each in publications if each.destination == self._options.destination), None)
         target = self._target(old)
         name = self._options.format or (old.format if old else PARQUET.name)
-        data_set = self._data_set(name, target.parts)
+        data_set = self._data_set(name, target.source.parts)
         files = data_set.files()
         if old and files:
             _check_same(old, target.table, name)
         self._check_files(data_set, files, old)
         if target.flat:
             flatten(self._connection, self._path, target.flat)
-        source = find_source(self._connection, target.table)
+            source = find_source(self._connection, target.table)  # it has new columns, or did not exist
+        else:
+            source = target.source
         self._check_times(source)
         with data_set.store.staging() as staging, self._workers.running():
             owner = self._start(old, source, name)
@@ -115,12 +117,12 @@ class Job:
         name = self._options.table or (old.table if old else self._options.default)
         source = find_source(self._connection, name)
         if source.flat:
-            return _Target(source.table, source.parts, Request(source.flat.source, source.table))
+            return _Target(source.table, source, Request(source.flat.source, source.table))
         if self._options.flat:
             flat = f"{source.table}_flat"
             name = name_in_database(self._connection, flat)
-            return _Target(name, source.parts, Request(source.table, flat))
-        return _Target(source.table, source.parts, None)
+            return _Target(name, source, Request(source.table, flat))
+        return _Target(source.table, source, None)
 
     def _data_set(self, format_name: str, parts: Parts) -> DataSet:
         options = self._options
@@ -176,7 +178,8 @@ class Job:
             published_at=old.published_at if old else None,
             owner=(old and old.owner) or uuid4().hex,
         )
-        start_publication(self._connection, new, keep_days=old is not None and old.schema == new.schema)
+        if new != old:
+            start_publication(self._connection, new, keep_days=old is not None and old.schema == new.schema)
         return str(new.owner)
 
     def _publisher(
@@ -210,8 +213,9 @@ class Job:
         new = [each for each in written if not each.unchanged]
         obsolete = files - {state.file for state in days.values()}
         publisher.data_set.finish(publisher.source, [_day_file(each) for each in new], obsolete)
-        record_days(self._connection, destination, states, publisher.plan.removed)
-        finish_publication(self._connection, destination, datetime.now(UTC).replace(tzinfo=None))
+        unrecorded = {} if publisher.data_set.visible_at_once else states
+        now = datetime.now(UTC).replace(tzinfo=None)
+        record_days(self._connection, destination, unrecorded, publisher.plan.removed, published_at=now)
         return PublishResult(
             destination=destination,
             table=publisher.source.table,
