@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import date
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 
 import duckdb
 import pytest
@@ -37,12 +38,19 @@ def lake(tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-@pytest.fixture
-def exported(db: Path) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with four days, and a row without a time."""
+    db = tmp_path_factory.mktemp("original") / "events.duckdb"
     run_sync(export, simulator(odd=0.05), db, FIRST, LAST, chunk_days=1)
     query(db, "UPDATE events SET event_time = NULL WHERE event_time = (SELECT max(event_time) FROM events)")
     return db
+
+
+@pytest.fixture
+def exported(original: Path, db: Path) -> Path:
+    """A copy of the database for the test."""
+    return copyfile(original, db)
 
 
 def test_a_data_set_has_a_file_for_each_day(exported: Path, lake: Path) -> None:
