@@ -249,7 +249,7 @@ def test_the_four_modes(sim: Simulator, db: Path) -> None:
     assert mpx("export", *NINE_DAYS, "--resume").exit_code == 0
     assert held(db) == truth(sim)
     assert len(sim.requests) == 3
-    assert mpx("export", *WEEK, "--replace").exit_code == 0
+    assert mpx("export", *WEEK, "--replace", "--yes").exit_code == 0
     assert held(db) == truth(sim, last="2024-03-07")
 
 

@@ -283,6 +283,19 @@ def test_one_table_can_be_chosen() -> None:
     assert "table c" in one_error(result)
 
 
+@pytest.mark.usefixtures("env")
+@pytest.mark.parametrize("chunk_days, number, is_mentioned", [("5", 5, True), ("1", 2, False)])
+def test_all_days_of_an_open_batch_are_open(chunk_days: str, number: int, is_mentioned: bool) -> None:
+    """A resume refetches the days that are shown as open, which are more if they share a batch with the last days."""
+    days = ["--from", "-5d", "--to", "yesterday"]
+    mpx("export", *days, "--parallel", "--chunk-days", chunk_days)
+    facts, _ = mpx("status").stdout.split("\n\n", 2)[1:]
+    (words,) = re.findall(r"^open +((?:.|\n)*)", facts, re.MULTILINE)
+    assert (words.split()[0], "batch" in words) == (str(number), is_mentioned)
+    plan = json.loads(mpx("export", *days, "--parallel", "--resume", "--dry-run", "--json").stdout)
+    assert plan["days"] == number
+
+
 def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
     """One line names it, and it is not created."""
     result = mpx("status", str(tmp_path / "none.duckdb"))

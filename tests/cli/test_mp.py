@@ -93,7 +93,14 @@ def test_profiles_are_fetched_and_streamed(sim: Simulator, tmp_path: Path) -> No
     words = ["--distinct-ids", first, "--distinct-ids", second, "--stdout"]
     lines = [json.loads(line) for line in mpx("mp", "fetch", "profiles", *words).stdout.splitlines()]
     assert [line["distinct_id"] for line in lines] == [first, second]
-    for wrong in (["--replace", "--append"], ["--raw"], ["--behaviors", "{"], ["--include-all-users"]):
+    members = ["--cohort-id", "x"]  # the documentation of `mp` also uses this name of --cohort
+    for wrong in (
+        ["--replace", "--append"],
+        ["--raw"],
+        ["--behaviors", "{"],
+        ["--include-all-users"],
+        members,
+    ):
         assert mpx("mp", "fetch", "profiles", *wrong).exit_code == 3
 
 

@@ -47,7 +47,7 @@ def _parse_behaviors(_ctx: click.Context, _option: click.Parameter, value: str |
 @click.command("profiles", short_help="Fetch profiles into a table, or stream them.", epilog=EXAMPLES)
 @click.argument("name", default="profiles")
 @option("-w", "--where", metavar="EXPR", help="Only profiles that match this expression.")
-@option("-c", "--cohort", "cohort_id", metavar="ID", help="Only members of this cohort.")
+@option("-c", "--cohort", "--cohort-id", "cohort_id", metavar="ID", help="Only members of this cohort.")
 @option("-o", "--output-properties", metavar="A,B", callback=_parse_properties, help="Only these properties.")
 @option("--distinct-id", metavar="ID", help="Only this profile.")
 @option("--distinct-ids", metavar="ID", multiple=True, help="Only these profiles; repeatable.")
