@@ -48,17 +48,18 @@ stream.writeStream.option("checkpointLocation", "/lake/checkpoint").trigger(avai
 ```
 
 **How long does it take?** The times in this table are computed, not measured. They assume events of 1 kB (150 bytes
-compressed), the same number of events on each day, ten requests at a time, 40 MB/s for each connection, 100,000 events/s
-for each core, and 50 planned requests an hour:
+compressed), equally many on each day, ten requests at a time, 40 MB/s for each connection, 50 planned requests of the 60
+that an hour allows, and 20,000 events/s for each core (`benchmarks/spark.py` measures 22,000, without constant costs):
 
 | events in 1000 days | data to transfer | time with 10 connections | cores for this speed | requests |
 |---|---|---|---|---|
-| 1 billion | 150 GB | 375 s | 27 | 50, for 20 days each: the quota of one hour |
-| 10 billion | 1.5 TB | 63 min | 27 | 50, for 20 days each: the quota of one hour |
-| 100 billion | 15 TB | 10.4 h | 27 | 500, for 2 days each: the quota of 10 hours |
+| 1 billion | 150 GB | 375 s | 133 | 50, for 20 days each: the quota of one hour |
+| 10 billion | 1.5 TB | 63 min | 133 | 50, for 20 days each: the quota of one hour |
+| 100 billion | 15 TB | 10.4 h | 133 | 500, for 2 days each: the quota of 10 hours |
 
-For 100 billion events, set `chunk_days` to 2. A response then takes 13 minutes, but a response for 20 days would take 2
-hours. If `chunk_days` is 1, the quota makes the read take 20 hours.
+For 100 billion events, set `chunk_days` to 2. A response then takes 13 minutes; a response for 20 days would take 2
+hours. With `chunk_days` 1, the quota makes the read take 20 hours. Fewer cores need more time, in proportion: 10 cores
+take 83 minutes for 1 billion events.
 """
 
 from mixpanel_export.integrations.spark.duplicates import deduplicated
