@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -173,25 +173,28 @@ def refresh_flat_tables(connection: Connection, table: str) -> None:
         layout = layout_of(connection, flat.source)
         if layout:
             _check_columns(connection, flat.name, layout)
-            result = update(connection, flat, layout, unparsable=True, skip_new=True)
+            with ExitStack() as memory:
+                result = update(connection, flat, layout, memory, unparsable=True, skip_new=True)
             _update_views(connection, flat, result)
 
 
 def _flatten_in_transaction(connection: Connection, source: str, request: Request) -> FlattenResult:
     try:
-        with transaction(connection):
-            return _flatten(connection, source, request, unparsable=False)
+        with ExitStack() as memory, transaction(connection):
+            return _flatten(connection, source, request, memory, unparsable=False)
     except duckdb.InvalidInputException:
-        with transaction(connection):
-            return _flatten(connection, source, request, unparsable=True)
+        with ExitStack() as memory, transaction(connection):
+            return _flatten(connection, source, request, memory, unparsable=True)
 
 
-def _flatten(connection: Connection, source: str, request: Request, *, unparsable: bool) -> FlattenResult:
+def _flatten(
+    connection: Connection, source: str, request: Request, memory: ExitStack, *, unparsable: bool
+) -> FlattenResult:
     create_ledger(connection)
     create_state(connection)
     layout = _layout(connection, source, request)
     flat = _target(connection, source, layout, request)
-    result = update(connection, flat, layout, unparsable=unparsable)
+    result = update(connection, flat, layout, memory, unparsable=unparsable)
     write_table(connection, flat)
     views = _update_views(connection, flat, result)
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()

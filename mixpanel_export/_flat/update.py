@@ -1,6 +1,7 @@
 """Brings a flat table up to date, in the caller's transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
@@ -58,12 +59,21 @@ class Update:
 
 
 def update(
-    connection: Connection, flat: FlatTable, layout: Layout, *, unparsable: bool, skip_new: bool = False
+    connection: Connection,
+    flat: FlatTable,
+    layout: Layout,
+    memory: ExitStack,
+    *,
+    unparsable: bool,
+    skip_new: bool = False,
 ) -> Update:
     """Bring *flat* up to date, or create it. *layout* is the layout of its source table.
 
     The fast queries break the JSON of some rows. If *unparsable* is true, these rows are read in Python. Otherwise, they
     cause an error. If *skip_new* is true, a table that lacks only new batches is left unchanged.
+
+    If the table has many columns, DuckDB has more memory until *memory* is closed. The caller closes it after the
+    transaction, because the commit needs memory for each column, too.
 
     Raises:
         duckdb.InvalidInputException: A fast query broke the JSON of a row, and *unparsable* is false.
@@ -82,6 +92,7 @@ def update(
         pending = Changes(tuple(sorted(now)), pending.removed)
         source = replace(source, batches=pending.read)
         plan = replace(plan, doubtful=True)  # batches that were not read before may have doubtful rows
+    memory.enter_context(memory_for_columns(connection, len(plan.columns)))
     return _apply(connection, flat, plan, source, pending=pending, before=before, now=now)
 
 
@@ -216,8 +227,7 @@ def _apply(
     else:
         removed = {}
         _create(connection, flat.name, source.columns, plan.columns, other=plan.other)
-    with memory_for_columns(connection, len(plan.columns)):
-        _insert(connection, flat.name, plan, source)
+    _insert(connection, flat.name, plan, source)
     counts = _counts(connection, flat.name, plan.columns, pending.read)
     columns = tuple(
         column.with_counts(counts.get(column.key, {}), removed.get(column.key, 0)) for column in plan.columns

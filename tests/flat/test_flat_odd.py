@@ -1,6 +1,7 @@
 """Flat tables that the user has changed, rows without properties, and views with a later start."""
 
 from pathlib import Path
+from random import Random
 
 import duckdb
 import pytest
@@ -128,6 +129,25 @@ def test_long_texts_have_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) 
         assert connection.execute("SELECT sum(number), sum(strlen(text)) FROM events_flat").fetchall() == [
             (sum(range(2048)), 2048 * 10_000)
         ]
+
+
+@pytest.mark.slow
+def test_the_commit_of_many_columns_has_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with 1,000 columns can be written with the memory limit of a machine with two cores."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "360MB")
+    draw = Random(1)
+    texts = [f'"{draw.getrandbits(64):x}"' for _ in range(1_000)]
+    with duckdb.connect(str(db)) as connection:
+        for batch in range(1, 13):
+            keys = [draw.sample(range(1_000), 40) for _ in range(5_000)]
+            store(
+                connection,
+                batch,
+                ["{" + ",".join(f'"{key}":{texts[key]}' for key in row) + "}" for row in keys],
+            )
+    with connected_for_export(db) as connection:
+        result = make_flat(connection)
+    assert (result.rows, result.columns, result.rest) == (60_000, 1_000, False)
 
 
 def test_long_rows_that_are_read_in_python() -> None:
