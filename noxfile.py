@@ -167,9 +167,12 @@ def spark(session: nox.Session) -> None:
 
 @nox.session
 def lake(session: nox.Session) -> None:
-    """Publish to a server with the protocol of S3 and to Delta tables, and read both with other libraries."""
+    """Publish to servers like S3 and Azure, and to Delta tables, and read them with other libraries. It needs npm."""
     session.install(".[lake]", *DEV, "moto[server]>=5.1", "polars>=1.30", "pyarrow>=20")
-    session.run("python", "-P", "-m", "pytest", "tests/publish/in_lake.py", *session.posargs)
+    folder = session.create_tmp()
+    session.run("npm", "install", "--silent", "--prefix", folder, "azurite@3", external=True)
+    environment = {"MPX_AZURITE": folder}
+    session.run("python", "-P", "-m", "pytest", "tests/publish/in_lake.py", *session.posargs, env=environment)
 
 
 @nox.session

@@ -40,7 +40,7 @@ class Objects:
 
         with _as_os_errors():
             return {
-                meta["path"]: StoredFile(meta["size"], str(meta["e_tag"]))
+                meta["path"]: StoredFile(meta["size"], _stamp(meta["e_tag"]))
                 for page in obstore.list(self._store)
                 for meta in page
                 if not any(part.startswith((".", "_")) for part in meta["path"].split("/"))
@@ -59,7 +59,7 @@ class Objects:
             result = obstore.put(
                 self._store, name, self._parts(file), chunk_size=_PART, max_concurrency=_PARTS
             )
-        return StoredFile(size, str(result["e_tag"]))
+        return StoredFile(size, _stamp(result["e_tag"]))
 
     def delete(self, name: str) -> None:
         """Delete an object, if it exists."""
@@ -114,6 +114,11 @@ def open_objects(
     settings: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     with _as_os_errors():
         return Objects(from_url(url, client_options=client, **settings), db, check)
+
+
+def _stamp(tag: str | None) -> str:
+    """Return an entity tag without quotation marks, because Azure's lists of objects have none."""
+    return str(tag).strip('"')
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import obstore
 import polars as pl
 import pyarrow.dataset as pads
 import pytest
+from azure import ACCOUNT, CONTAINER, KEY, azure_server
 from changing_days import FIRST
 from data_sets import Row, by_day, data_set, publish, table_rows
 from deltalake import DeltaTable
@@ -147,6 +148,20 @@ def test_a_failed_upload_leaves_the_old_file(exported: Path, server: Server, tmp
     assert rows.keys() == old.keys()
     assert all(rows[day] in (old[day], new[day]) for day in rows)
     assert not list(exported.parent.glob(".*publish*"))
+
+
+def test_a_container_of_azure_equals_the_table(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second publication leaves the files of unchanged days, and files that are read back equal the table."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    url = f"az://{CONTAINER}/lake/events"
+    with azure_server() as endpoint:
+        publish(exported, url, **options(endpoint))
+        query(exported, f"DELETE FROM events WHERE event_time::DATE = '{FIRST}'")
+        query(exported, f"DELETE FROM events WHERE event_time >= '{LAST} 12:00'")
+        result = publish(exported, url, verify=True, **options(endpoint))
+    assert (result.written_days, result.removed_days) == ((LAST,), (str(FIRST),))
+    assert result.verified
 
 
 def test_wrong_buckets_and_servers_are_errors(exported: Path, server: Server) -> None:
