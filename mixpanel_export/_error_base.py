@@ -1,4 +1,4 @@
-"""The base class of errors and warnings. It has the reason, the advice, the argument and the days as attributes."""
+"""The base class of errors and warnings. Its attributes are the reason, the advice, the argument and the days."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """Advice on a problem. It mentions arguments by their Python names; `mpx` prints the options instead.
+    """Advice on a problem. It mentions arguments by their Python names; `mpx` prints the names of its options instead.
 
-    In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` contains the possible names.
+    In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` contains the allowed names.
     """
 
     __slots__ = ("template",)
@@ -38,7 +38,7 @@ class Advice(str):
         return frozenset(_NAMED.findall(self.template))
 
     def worded(self, name: Callable[[str], str]) -> str:
-        """Return the advice. *name* converts the name of each argument."""
+        """Return the advice. *name* converts the name of each Python argument to the name that is printed."""
         return _NAMED.sub(lambda match: name(match[1]), self.template)
 
 
@@ -66,7 +66,7 @@ class Problem(Exception):  # noqa: N818 - the base class of warnings, too
     """The base class of this package's errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
 
     `reason` says what failed, and `advice` what to do next. `days` is any value whose `str()` lists days, such as
-    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All except
+    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong, or that would solve the problem. All except
     `reason` may be None.
     """
 
@@ -85,7 +85,7 @@ class Problem(Exception):  # noqa: N818 - the base class of warnings, too
         return self.text()
 
     def text(self, *, days: bool = True, advice: bool = True, name: Callable[[str], str] = str) -> str:
-        """Return the sentence, with or without *days* and *advice*. *name* converts the name of each argument."""
+        """Return the sentence, with or without *days* and *advice*. For *name*, see `Advice.worded`."""
         text = self._reason(name)
         if days and self.days is not None:
             text = f"{self.days}: {text}"
@@ -103,7 +103,7 @@ class Problem(Exception):  # noqa: N818 - the base class of warnings, too
         return f"{type(self).__name__}({self.text()!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Support copying and pickling. By default, the initializer would get only the reason, but most need more."""
+        """Support copying and pickling. By default, the initializer would get only the reason, but most subclasses require more arguments."""
         return _rebuild, (type(self), self.reason), vars(self)
 
 

@@ -72,14 +72,14 @@ def stream_batches(
     duplicates across batches. Requests, quota, retries and errors are the same as for `export_events`.
 
     Batches arrive in any order or, if *ordered* is true, in date order. At any time, at most *max_workers* batches are
-    being requested or are waiting to be consumed. They wait in temporary files in *folder* (None: the system's folder
-    for temporary files, which is in memory on some systems). A batch can be read until the next one is requested. If
-    the process is killed, a folder named `mpx-*` stays in *folder*. It contains events, so delete it.
+    being requested or are waiting to be consumed. They wait in temporary files in *folder* (None: the system's
+    temporary folder, which is in memory on some systems). A batch can be read until the next one is requested. If
+    the process is killed, a folder named `mpx-*` is left in *folder*. It contains events, so delete it.
 
     Callbacks are called in another thread. See `export_events` for the other arguments.
 
     Raises:
-        ArgumentError, ConfigError: The arguments or credentials cannot be used. No request was sent.
+        ArgumentError, ConfigError: The arguments or credentials are invalid. No request was sent.
 
     While batches are consumed, the stream raises:
         AuthenticationError, QueryError: Mixpanel rejects all requests.
@@ -172,7 +172,7 @@ class EventBatch:
     def lines(self) -> Iterator[bytes]:
         """Yield the line of each event as Mixpanel sent it, with its newline, in the order of the response.
 
-        A line with an unusual form is rewritten as `{"event":…,"properties":…}`. The text of its properties is not
+        A line in an unusual form is rewritten as `{"event":…,"properties":…}`. The text of its properties is not
         changed, unless DuckDB could not read it (see `repaired`).
         """
         for piece in self._pieces():
@@ -184,7 +184,7 @@ class EventBatch:
         file.writelines(self._pieces())
 
     def to_arrow(self) -> "pa.RecordBatchReader":
-        """Return a reader for the events as Arrow record batches of at most about 8 MB. This requires pyarrow.
+        """Return a reader for the events as Arrow record batches of up to about 8 MB. This requires pyarrow.
 
         The columns are the first five columns of an events table: event_name, event_time (in UTC, without a zone),
         distinct_id, insert_id and properties (the exact text of the JSON object).
@@ -218,16 +218,14 @@ class EventBatch:
     def _check(self) -> None:
         if self._stream._number != self._number:  # noqa: SLF001 - same module
             days = self._chunk.batch.days
-            raise ValueError(
-                f"{days}: this batch cannot be read any more, because the next one was requested"
-            )
+            raise ValueError(f"{days}: this batch can no longer be read, because the next one was requested")
 
 
 class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
-    """The batches of a `stream_batches` call, for `async for` or `for`. No request is sent before the iteration starts.
+    """The batches of a `stream_batches` call. Iterate over them with `async for` or `for`.
 
-    Only one thread or task at a time may use a stream. At the end of the context, or when `close()` is called, all
-    requests are ended, and the temporary files are removed.
+    No request is sent before the iteration starts. Only one thread or task at a time may use a stream. At the end of the context, or when `close()` is called, all
+    requests are cancelled, and the temporary files are removed.
     """
 
     def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
@@ -242,14 +240,14 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
 
     @property
     def result(self) -> ParallelFetchResult | None:
-        """The result, in the same form as from `export_events`; None until the stream has ended.
+        """The result, as in `export_events`; None until the stream has ended.
 
         It lists the days that failed and their errors.
         """
         return self._result
 
     def close(self) -> None:
-        """End all requests and remove the temporary files. The stream yields no more batches."""
+        """Cancel all requests and remove the temporary files. The stream yields no more batches."""
         self._is_over = True
         self._number = 0
         self._thread.close()
@@ -257,7 +255,7 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         self._database.close()
 
     async def aclose(self) -> None:
-        """Do the same as `close`, without blocking the event loop."""
+        """Like `close`, but without blocking the event loop."""
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self.close)
 

@@ -1,7 +1,7 @@
 """The results of inspecting or upgrading a database. Those that also exist in mixpanel_data have the same names.
 
 The values in `to_dict()` can be converted to JSON, except for values read from a table, which have DuckDB's Python
-types. `df` requires the extra `pandas` and raises `ImportError` without it.
+types. `df` requires the `pandas` extra and raises `ImportError` without it.
 """
 
 from collections.abc import Iterator, Sequence

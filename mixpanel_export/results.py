@@ -192,7 +192,7 @@ class FetchResult:
 
     @property
     def df(self) -> "pd.DataFrame":
-        """An empty DataFrame, as in mixpanel_data, because the rows are in the table. Requires the extra `pandas`."""
+        """An empty DataFrame, as in mixpanel_data, because the rows are in the table. Requires the `pandas` extra."""
         return data_frame((), (), instead="Workspace.sql_rows")
 
     def to_dict(self) -> dict[str, object]:

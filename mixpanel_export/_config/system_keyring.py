@@ -1,6 +1,6 @@
 """Reads and stores secrets in the system's keyring, under the user name of the service account.
 
-This requires the extra `keyring`.
+This requires the `keyring` extra.
 """
 
 from collections.abc import Iterator

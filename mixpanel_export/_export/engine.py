@@ -82,7 +82,7 @@ async def export_events(
             fully exported.
         max_workers: The maximum number of simultaneous requests.
         chunk_days: The number of days per request. None plans the requests from the quota.
-        one_request: Whether to fetch all days in one request. In the mode `resume`, each run of missing days is one
+        one_request: Whether to fetch all days in one request. In `resume` mode, each run of missing days is one
             request. A `limit` implies it.
         mode: `create` requires that the table does not exist. `append` adds days, or fetches them again. `resume` fetches
             days that are missing, failed or not final. `replace` replaces the whole table at the end.

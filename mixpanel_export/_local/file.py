@@ -173,14 +173,14 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def report(self, table: str | None = None, *, examples: bool = False) -> Report:
-        """Return an HTML page about the exported tables, or about one *table*; needs the extra `report`.
+        """Return an HTML page about the exported tables, or about one *table*; needs the `report` extra.
 
         It shows the status of each day, events and users over time, the properties, duplicates, rejected lines, the
         requests of the last export, and the ledger. It always contains the names of events and properties. If *examples*
         is true, it also contains values of properties, ids and lines, which may be personal data.
 
         Raises:
-            ConfigError: The extra `report` is not installed.
+            ConfigError: The `report` extra is not installed.
             TableNotFoundError: The ledger has no such table.
             TableFormatError: A newer release of this program wrote the ledger.
 

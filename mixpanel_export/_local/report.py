@@ -22,7 +22,7 @@ def report_of(
     """Return a page about the exported tables, or about one *table*.
 
     Raises:
-        ConfigError: The extra `report` is not installed.
+        ConfigError: The `report` extra is not installed.
         TableNotFoundError: The ledger has no such table.
         TableFormatError: A newer release of this program wrote the ledger.
     """

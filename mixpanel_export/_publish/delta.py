@@ -1,7 +1,7 @@
 """A data set as a Delta table. One commit replaces the files of all changed parts, so readers see all changes or none.
 
 DuckDB writes the files, and they are stored under unique names. A commit fails if another program has committed since
-the table was opened. `deltalake` belongs to the extra `lake`.
+the table was opened. `deltalake` is part of the `lake` extra.
 """
 
 import json

@@ -75,7 +75,7 @@ def open_data_set(
     """Return the data set at a normalized destination.
 
     Raises:
-        ConfigError: The extra `lake` is not installed.
+        ConfigError: The `lake` extra is not installed.
         OSError: The Delta table cannot be read.
     """
     if file_format is not DELTA:
@@ -103,7 +103,7 @@ def open_store(destination: str, db: Path, check: Callable[[], None], connection
 
     Raises:
         ArgumentError: The endpoint is not encrypted.
-        ConfigError: The extra `lake` is not installed.
+        ConfigError: The `lake` extra is not installed.
         OSError: The settings in the environment are wrong.
     """
     if not is_url(destination):

@@ -1,7 +1,7 @@
-"""A data set in an object store: S3, Google Cloud Storage or Azure, or a server with the same protocol.
+"""A data set in an object store: S3, Google Cloud Storage or Azure, or another server with the API of one of them.
 
-A file becomes visible when its upload is complete, and then replaces the old one. `obstore` retries requests and reads
-credentials from the environment. It is imported on first use, because it belongs to the extra `lake`.
+A file becomes visible once its upload is complete. At that moment it replaces the old file. `obstore` retries requests and reads
+credentials from the environment. It is imported on first use, because it is part of the `lake` extra.
 """
 
 import errno
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
 
 _PART = 8 << 20  # the size in bytes of each part of an upload; servers may reject other sizes
-_PARTS = 2  # parts of one file that are sent at a time
+_PARTS = 2  # parts of one file that are sent concurrently
 _TIMEOUT = "120s"  # for one request, which sends at most one part
 
 
 class Objects:
-    """The objects under a URL, without hidden objects. A part of the path of a hidden object begins with `.` or `_`."""
+    """The objects under a URL, except hidden ones. An object is hidden if a part of its path begins with `.` or `_`."""
 
     def __init__(self, store: "ObjectStore", db: Path, check: Callable[[], None]) -> None:
         self._store = store
@@ -90,7 +90,7 @@ class Objects:
 
 @contextmanager
 def staging_beside(db: Path) -> Iterator[Path]:
-    """Yield a folder beside the database, with mode 0700. Folders of killed publications are deleted first."""
+    """Yield a folder beside the database, with mode 0700. Folders that killed publications left behind are deleted first."""
     prefix = f".{db.name}.publish-"
     for leftover in db.parent.glob(f"{escape(prefix)}*"):
         rmtree(leftover, ignore_errors=True)
@@ -104,8 +104,8 @@ def open_objects(
     """Return the objects under *url*. *check* is called during transfers, and raises an error to stop them.
 
     Raises:
-        ConfigError: The extra `lake` is not installed.
-        OSError: The settings in the environment are wrong.
+        ConfigError: The `lake` extra is not installed.
+        OSError: The settings in the environment are invalid.
     """
     check_installed("obstore", url)
     from obstore.store import from_url  # noqa: PLC0415 - an extra
@@ -123,7 +123,7 @@ def _stamp(tag: str | None) -> str:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Convert errors of `obstore` to errors of the operating system, with a reason on one line."""
+    """Convert `obstore` errors to `OSError`, with a one-line reason."""
     from obstore.exceptions import (  # noqa: PLC0415 - an extra
         BaseError,
         PermissionDeniedError,
@@ -141,7 +141,7 @@ def _as_os_errors() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the code and message from the server's XML. If there are none, return the end of the message's first line."""
+    """Return the code and message from the server's XML, or else the end of the first line of *error*."""
     text = str(error)
     parts = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]
     if all(parts):
@@ -150,13 +150,13 @@ def _reason(error: Exception) -> str:
 
 
 def check_installed(package: str, purpose: str) -> None:
-    """Check that a package of the extra `lake` is installed.
+    """Check that *package*, which is part of the `lake` extra, is installed.
 
     Raises:
         ConfigError: The package is not installed.
     """
     if find_spec(package) is None:
         raise ConfigError(
-            f"publishing to {purpose} needs the package {package}",
+            f"publishing to {purpose} requires the {package} package",
             advice="install it with pip install 'mpx-export[lake]'",
         )

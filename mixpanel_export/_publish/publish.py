@@ -1,4 +1,4 @@
-"""Keeps a data set of files in step with a table. Later publications write only days that have changed."""
+"""Keeps a set of data files up to date with a table. Later publications write only days that have changed."""
 
 import time
 from dataclasses import replace
@@ -33,31 +33,31 @@ async def publish_table(
     on_progress: Watcher | None = None,
     wait: float = 0.0,
 ) -> PublishResult:
-    """Bring the data set at *destination* in step with a table. It has a file for each UTC day, in a folder `date=YYYY-MM-DD`.
+    """Bring the data set at *destination* up to date with a table.
 
-    A table of profiles has no days. Its data set is one file, which is replaced if the table has changed.
+    The data set has a file for each UTC day, in a folder `date=YYYY-MM-DD`. A table of profiles has no days. Its data set is one file, which is replaced if the table has changed.
 
-    *destination* is a folder, or an `s3://`, `gs://` or `az://` URL. A URL needs the extra `lake`. `obstore` reads
+    *destination* is a folder, or an `s3://`, `gs://` or `az://` URL. URLs require the `lake` extra. `obstore` reads
     credentials and other settings, such as `AWS_ACCESS_KEY_ID`, from the environment. *endpoint* is the URL of another
-    server with the same protocol. *allow_http* permits connections without TLS.
+    server that implements the same API. *allow_http* permits connections without TLS.
 
     The first publication writes all days. Later publications write only days whose rows have changed, and delete days
-    that the table no longer has. Each file is replaced atomically. If a publication is interrupted, each day has its old
-    or its new file, and the next publication continues.
+    that the table no longer has. Each file is replaced atomically. If a publication is interrupted, each day still has
+    either its old or its new file, and the next publication continues.
 
-    *table* is an exported table or a flat table. The default is the table that was published to *destination* before, or
+    *table* is an exported table or a flat table. The default is the table of the last publication to *destination*, or
     `events`. If *flat* is true, the flat table of *table* is published instead; it is created if it does not exist. Flat
     tables are updated before they are published. All files have the same columns: the table's columns without
     `export_batch`. A column named `date` becomes `date_2`, because readers take `date` from the names of the folders.
-    `properties` has Parquet's type JSON, which polars reads as bytes; cast the column to `pl.String`.
+    `properties` has Parquet's JSON type, which polars reads as bytes; cast the column to `pl.String`.
 
-    *format* is `parquet`, or `delta` for a Delta table, which needs the extra `lake`. A Delta table changes in one commit, so
+    *format* is `parquet`, or `delta` for a Delta table, which needs the `lake` extra. A Delta table changes in one commit, so
     a reader sees either the old or the new data set. If two publications change it at the same time, one of them fails.
     Each publication to a Delta table deletes the files that were replaced more than *prune_after* seconds ago.
 
     If *verify* is true, all files are read again and compared with the table. If *destination* has files that this
     database did not publish, an error is raised. If *overwrite* is true, a data set that another database published there
-    is replaced instead. The other database then needs *overwrite*, too, if it publishes there again.
+    is replaced instead. To publish there again, the other database then needs *overwrite*, too.
     *on_progress* is called in another thread. *wait* is the maximum wait, in seconds, for a file that is in use.
 
     Raises:
@@ -65,8 +65,8 @@ async def publish_table(
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file cannot be opened or written.
         TableNotFoundError, TableFormatError: There is no such table, or it was not exported.
-        ConfigError: The extra `lake` is not installed.
-        PublishError: The destination cannot be read or written, or has other files.
+        ConfigError: The `lake` extra is not installed.
+        PublishError: The destination cannot be read or written, or has files that this database did not publish.
 
     Example:
         result = asyncio.run(publish_table("events.duckdb", "lake/events"))
@@ -91,9 +91,9 @@ async def publish_table(
 async def publish_after_export(
     db: str | Path, destination: str | Path, table: str, *, on_progress: Watcher | None = None
 ) -> PublishResult:
-    """Bring the data set at *destination* in step after an export into *table*.
+    """Bring the data set at *destination* up to date after an export into *table*.
 
-    Another table is published if it was published to *destination* before.
+    If a table was already published to *destination*, that table is published instead.
 
     Raises:
         MixpanelDataError: See `publish_table`.

@@ -1,4 +1,4 @@
-"""The charts, as Vega-Lite specifications. Importing this module requires the extra `report`.
+"""The charts, as Vega-Lite specifications. Importing this module requires the `report` extra.
 
 Colours are CSS variables of the page, so that a chart works in light mode, dark mode and print. Legends, titles and tables
 with the same numbers are HTML, which screen readers can read.

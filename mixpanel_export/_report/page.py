@@ -1,4 +1,4 @@
-"""Renders a report as one HTML page. Importing this module requires the extra `report`."""
+"""Renders a report as one HTML page. Importing this module requires the `report` extra."""
 
 import base64
 import hashlib

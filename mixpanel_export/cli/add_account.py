@@ -93,7 +93,9 @@ def _checking(
     help="Time zone of a project created before 2023, whose times are local, such as US/Pacific.",
 )
 @click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
-@click.option("--keyring", is_flag=True, help="Store the secret in the system's keyring (extra `keyring`).")
+@click.option(
+    "--keyring", is_flag=True, help="Store the secret in the system's keyring (needs the `keyring` extra)."
+)
 @click.option("--replace", is_flag=True, help="Replace the account if it already exists.")
 @click.option(
     "--default", is_flag=True, help="Make this the default account. The first account is always the default."

@@ -166,7 +166,7 @@ Exit codes are the same as for mpx export, and:
     section="Output",
     metavar="DEST",
     shell_complete=complete.files,
-    help="After the profiles, bring their data set at DEST in step.",
+    help="After the profiles, bring their data set at DEST up to date.",
 )
 @wait_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Print the results as a JSON list.")
