@@ -19,6 +19,9 @@ FIRST, LAST = date(2024, 5, 3), date(2024, 5, 12)
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 """Less than 30 days after the first day."""
 
+_exported: list[bytes] = []
+"""The contents of the file of `exported_project`, once it has been called."""
+
 
 def project(**options: Any) -> Simulator:
     """Return a project with about 100 events a day, all with a time."""
@@ -29,6 +32,16 @@ async def exported(sim: Simulator, db: Path, **options: Any) -> Path:
     """Export the days from `FIRST` to `LAST` in requests of three days."""
     await export(sim, db, FIRST, LAST, **({"chunk_days": 3} | options))
     return db
+
+
+async def exported_project(db: Path) -> Simulator:
+    """Return a project whose days have been exported into *db*, which is a copy after the first call."""
+    sim = project()
+    if _exported:
+        db.write_bytes(_exported[0])
+    else:
+        _exported.append((await exported(sim, db)).read_bytes())
+    return sim
 
 
 async def verified(sim: Simulator, db: Path, **options: Any) -> VerifyResult:

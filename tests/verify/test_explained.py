@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import FIRST, LAST, NOW, change, day, explanations, exported, project, verified, wrong
+from projects import (
+    FIRST,
+    LAST,
+    NOW,
+    change,
+    day,
+    explanations,
+    exported,
+    exported_project,
+    project,
+    verified,
+    wrong,
+)
 from support import export, query
 
 from mixpanel_export.errors import ArgumentError, SelectionError, TableFormatError, TableNotFoundError
@@ -142,8 +154,7 @@ async def test_events_that_exports_never_have_are_hidden(db: Path) -> None:
 
 async def test_days_over_30_days_old_may_differ(db: Path) -> None:
     """Mixpanel changes old days; the difference is shown, but the day does not fail."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     change(db, f"DELETE FROM events WHERE event_time::DATE IN ('{day(2)}', '{day(4)}')")
     now = datetime.combine(day(2) + timedelta(days=31), datetime.min.time(), UTC)
     result = await verified(sim, db, now=lambda: now)
@@ -221,8 +232,7 @@ async def test_a_filter_is_refused(db: Path) -> None:
 
 async def test_limited_days_and_days_beyond_the_table_are_skipped(db: Path) -> None:
     """Days that the table does not have completely are listed and not compared."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     await export(sim, db, day(12), day(12), mode="append", limit=5)
     result = await verified(sim, db, from_date=FIRST - timedelta(days=2), to_date=LAST + timedelta(days=3))
     assert (result.verified, result.days) == (True, 10)
@@ -244,8 +254,7 @@ async def test_the_last_30_days_are_the_default(db: Path) -> None:
 
 async def test_arguments_are_checked(db: Path) -> None:
     """The error is raised before the first request, and names the argument."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"tolerance": 1.5}, "tolerance"),
         ({"ignore": "Page View"}, "ignore"),
@@ -265,8 +274,7 @@ async def test_arguments_are_checked(db: Path) -> None:
 
 async def test_only_exported_tables_are_verified(db: Path) -> None:
     """Missing tables and the user's own tables cannot be compared."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     query(db, "CREATE TABLE mine (a INTEGER)")
     with pytest.raises(TableNotFoundError):
         await verified(sim, db, table="nothing")

@@ -9,7 +9,7 @@ import pytest
 from examples import slow
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import change, exported, project, verified
+from projects import change, exported, exported_project, project, verified
 from support import Body
 
 from mixpanel_export import errors
@@ -35,8 +35,7 @@ KINDS: list[Any] = [
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_that_fails_is_repeated(kind: Any, db: Path) -> None:
     """After each kind of failure, the result is the same as without failures."""
-    sim = project(events_per_day=200)
-    await exported(sim, db)
+    sim = await exported_project(db)
     sim.query_faults = [Fault(kind, times=2)]
     result = await verified(sim, db)
     assert result.verified
@@ -57,8 +56,7 @@ async def test_a_request_that_fails_is_repeated(kind: Any, db: Path) -> None:
 )
 async def test_a_failure_that_stays_is_an_error(kind: Any, error: type[errors.APIError], db: Path) -> None:
     """Its class is that of an export's error, and it has the request without credentials."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     sim.query_faults = [Fault(kind)]
     with pytest.raises(error) as caught:
         await verified(sim, db, retries=1)
@@ -72,8 +70,7 @@ async def test_a_failure_that_stays_is_an_error(kind: Any, error: type[errors.AP
 
 async def test_a_wrong_secret_is_an_authentication_error(db: Path) -> None:
     """The error has the same class as in an export."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     with pytest.raises(errors.AuthenticationError):
         await verified(sim, db, credentials=Credentials("other", "wrong-secret", "12345"))
 
@@ -90,7 +87,7 @@ async def test_a_wrong_secret_is_an_authentication_error(db: Path) -> None:
 )
 async def test_an_answer_of_another_form_is_an_error(answer: object, db: Path) -> None:
     """Responses of another form are errors; no number is guessed."""
-    await exported(project(), db)
+    await exported_project(db)
 
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Body([json.dumps(answer).encode()]))
@@ -148,8 +145,7 @@ async def test_many_names_need_few_requests_5_at_a_time(db: Path) -> None:
 
 async def test_a_spent_quota_is_waited_for_or_refused(db: Path) -> None:
     """If `max_wait` is short, a verification ends before it sends a request that the quota does not allow."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     with pytest.raises(errors.RateLimitError) as caught:
         await verified(sim, db, per_hour=1, max_wait=10.0)
     assert caught.value.argument == "max_wait"
@@ -159,8 +155,7 @@ async def test_a_spent_quota_is_waited_for_or_refused(db: Path) -> None:
 
 async def test_a_long_wait_is_a_warning(db: Path) -> None:
     """Here a warning is an error, so the wait does not begin."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     quota = SharedQuota(Key("127.0.0.1", "12345", "query"), 0, 1)
     assert quota.take_slot().ticket
     with pytest.raises(errors.AdvisoryWarning) as caught:
@@ -171,8 +166,7 @@ async def test_a_long_wait_is_a_warning(db: Path) -> None:
 
 async def test_exports_and_queries_use_separate_quotas(db: Path) -> None:
     """A verification uses the exports' quota only if events may be hidden."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     before = len(sim.requests)
     await verified(sim, db)
     assert len(sim.requests) == before
@@ -180,8 +174,7 @@ async def test_exports_and_queries_use_separate_quotas(db: Path) -> None:
 
 async def test_another_machine_may_use_up_the_quota(db: Path) -> None:
     """After a refusal, the request waits; the refusal does not count as a failed attempt."""
-    sim = project()
-    await exported(sim, db)
+    sim = await exported_project(db)
     sim.query_faults = [Fault("429", times=8, retry_after=None)]
     result = await verified(sim, db, retries=0)
     assert result.verified
