@@ -17,6 +17,7 @@ from uuid import uuid4
 from mixpanel_export._database.publications import Day
 from mixpanel_export._publish.data_set import DayFile, Store
 from mixpanel_export._publish.layout import DELTA, FileFormat
+from mixpanel_export._publish.object_store import reason_of
 from mixpanel_export._publish.parts import Parts
 from mixpanel_export._publish.plan import StoredFile
 from mixpanel_export._publish.source import Source
@@ -151,8 +152,10 @@ class Delta:
                 destination=self.destination,
                 advice="publish again",
             ) from error
-        except DeltaError as error:
-            raise OSError(f"cannot {action} the Delta table: {str(error).splitlines()[0]}") from error
+        except (DeltaError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # it has a reason on one line
+                raise
+            raise OSError(f"cannot {action} the Delta table: {reason_of(error)}") from error
 
 
 def _schema(source: Source) -> "Schema":

@@ -17,7 +17,7 @@ from mixpanel_export._publish.parts import Parts
 from mixpanel_export.errors import ArgumentError
 
 _SCHEMES = ("s3", "gs", "az")
-_ENDPOINTS = {"s3": "aws", "gs": "google", "az": "azure"}
+_ENDPOINTS = {"s3": "aws_endpoint", "gs": "google_base_url", "az": "azure_endpoint"}
 _ADVICE = "use a folder, file://, s3://, gs:// or az://"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a single letter is a Windows drive
 _UPLOADS = 8  # uploads at the same time
@@ -94,7 +94,7 @@ def _options(destination: str, connection: Connection) -> dict[str, str]:
     if destination.startswith("s3:"):
         options["conditional_put"] = "etag"  # a commit must not replace another one
     if connection.endpoint:
-        options[f"{_ENDPOINTS[destination[:2]]}_endpoint"] = connection.endpoint
+        options[_ENDPOINTS[destination[:2]]] = connection.endpoint
     return options
 
 

@@ -111,7 +111,7 @@ def open_objects(
     from obstore.store import from_url  # noqa: PLC0415 - an extra
 
     client: ClientConfig = {"timeout": _TIMEOUT, **({"allow_http": True} if allow_http else {})}
-    settings: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    settings: dict[str, Any] = {_endpoint_key(url): endpoint} if endpoint else {}
     with _as_os_errors():
         return Objects(from_url(url, client_options=client, **settings), db, check)
 
@@ -119,6 +119,11 @@ def open_objects(
 def _stamp(tag: str | None) -> str:
     """Return an entity tag without quotation marks, because Azure's lists of objects have none."""
     return str(tag).strip('"')
+
+
+def _endpoint_key(url: str) -> str:
+    """Return the setting of `obstore` for the server."""
+    return "base_url" if url.startswith("gs:") else "endpoint"
 
 
 @contextmanager
@@ -133,14 +138,14 @@ def _as_os_errors() -> Iterator[None]:
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(errno.EACCES, _reason(error)) from error
+        raise PermissionError(errno.EACCES, reason_of(error)) from error
     except BaseError as error:
-        raise OSError(errno.EIO, _reason(error)) from error
+        raise OSError(errno.EIO, reason_of(error)) from error
     except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, _reason(error)) from error
+        raise FileNotFoundError(errno.ENOENT, reason_of(error)) from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the code and message from the server's XML, or else the end of the first line of *error*."""
     text = str(error)
     parts = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]

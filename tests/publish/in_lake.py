@@ -1,5 +1,6 @@
 """Object stores and Delta tables. `nox -s lake` installs what this needs, and runs it; other runs do not collect it."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,18 @@ def test_a_container_of_azure_equals_the_table(exported: Path, monkeypatch: pyte
         result = publish(exported, url, verify=True, **options(endpoint))
     assert (result.written_days, result.removed_days) == ((LAST,), (str(FIRST),))
     assert result.verified
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "delta"])
+def test_an_endpoint_for_google_is_used(
+    exported: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_name: str
+) -> None:
+    """A publication to Google Cloud Storage asks this server, which has no such bucket."""
+    account = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    (tmp_path / "account.json").write_text(json.dumps(account), encoding="utf-8")
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+    with pytest.raises(PublishError, match="NoSuchBucket"):
+        publish(exported, "gs://no-bucket/x", format=format_name, **options(server.endpoint))
 
 
 def test_wrong_buckets_and_servers_are_errors(exported: Path, server: Server) -> None:
