@@ -63,6 +63,7 @@ class Delta:
         with self._converting_errors("read"):
             if DeltaTable.is_deltatable(destination, self._options):
                 self._table = DeltaTable(destination, storage_options=self._options)
+                self._check_partitions(self._table.metadata().partition_columns)
 
     def files(self) -> dict[str, StoredFile]:
         """Return the existing files of the table's current version. If there is no table yet, return all files."""
@@ -70,6 +71,16 @@ class Delta:
         if self._table is None:
             return stored
         return {name: stored[name] for name in self._active() if name in stored}
+
+    def _check_partitions(self, columns: Sequence[str]) -> None:
+        """Check that the table is divided like the data set, because this cannot be changed."""
+        if tuple(columns) != self._parts.columns:
+            parts = ", ".join(columns) or "no column"
+            raise PublishError(
+                f"{self.destination} has a Delta table that is partitioned by {parts}",
+                destination=self.destination,
+                advice="choose an empty or new folder",
+            )
 
     def owns(self, name: str) -> bool:
         """Whether a file may belong to the table."""

@@ -233,6 +233,22 @@ def test_of_two_publishers_one_fails(exported: Path, tmp_path: Path) -> None:
     assert delta_rows(lake) == table_rows(exported)
 
 
+def test_a_delta_table_keeps_its_partitions(exported: Path, tmp_path: Path) -> None:
+    """Profiles, which have no days, do not replace events, even if the files are deleted. The table stays readable."""
+    lake, people = tmp_path / "lake", tmp_path / "people.duckdb"
+    publish(exported, lake, format="delta")
+    export_profiles_of(people)
+    with pytest.raises(PublishError, match="partitioned by date"):
+        publish(people, lake, "profiles", format="delta", overwrite=True)
+    assert delta_rows(str(lake)) == table_rows(exported)
+    for file in lake.glob("*/*.parquet"):
+        file.unlink()
+    with pytest.raises(PublishError, match="partitioned by date"):
+        publish(people, lake, "profiles", format="delta")
+    publish(exported, lake)
+    assert delta_rows(str(lake)) == table_rows(exported)
+
+
 def test_other_readers_see_the_same_rows(exported: Path, tmp_path: Path) -> None:
     """polars, pyarrow and DuckDB read a folder alike, with a date for each partition."""
     lake = tmp_path / "lake"
