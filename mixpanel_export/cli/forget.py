@@ -42,7 +42,9 @@ Queries no longer find the deleted rows, but their bytes can stay in the file. A
 )
 @db_option
 @table_option
-@option("--yes", is_flag=True, help="Do not ask on a terminal. Without a terminal, nothing is asked.")
+@option(
+    "--yes", is_flag=True, help="Do not ask before the deletion. Without a terminal, the command never asks."
+)
 @option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def command(

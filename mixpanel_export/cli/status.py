@@ -42,8 +42,8 @@ Examples:
 \b
 Statuses of a day:
   complete  exported, and final
-  open      exported less than 48 hours after its end, so events may still arrive; or in one batch with this day,
-            because a batch is refetched as a whole
+  open      exported less than 48 hours after its end, so events may still arrive;
+            or in the same batch as an open day, because whole batches are refetched
   failed    the export failed
   missing   not exported yet, although it is a target day or lies between exported days
   limited   exported with --limit, so it may be incomplete
