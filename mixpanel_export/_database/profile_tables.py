@@ -15,7 +15,7 @@ class ProfileTable:
 
     name: str
     rows: int | None
-    """The rows of the table; None if there is no such table of profiles."""
+    """The number of rows; None if the table does not exist or is not a table of profiles."""
     snapshots: tuple[Snapshot, ...]
     """The exports whose profiles are in the table, oldest first. All except the first were added with `append`."""
     failure: Snapshot | None
@@ -27,13 +27,13 @@ class ProfileTable:
         return self.snapshots[-1] if self.snapshots else None
 
     @property
-    def changed_rows(self) -> int:
-        """The number of rows that were added (positive) or deleted (negative) by hand."""
+    def row_count_difference(self) -> int:
+        """The number of rows in the table minus the number exported. It is not 0 if rows were added or deleted by hand."""
         return 0 if self.rows is None else self.rows - sum(snapshot.rows for snapshot in self.snapshots)
 
 
 def profile_tables(connection: Connection) -> list[ProfileTable]:
-    """Return the tables of profiles in the ledger, by name."""
+    """Return the tables of profiles that the ledger lists, sorted by name."""
     by_name: dict[str, list[Snapshot]] = {}
     for snapshot in read_snapshots(connection):
         by_name.setdefault(snapshot.table, []).append(snapshot)
@@ -70,7 +70,7 @@ class StoredSelection:
 
     @classmethod
     def parsed(cls, selection: str) -> "StoredSelection":
-        """Return the arguments for *selection*, the JSON object of Mixpanel's parameters in the ledger."""
+        """Return the arguments that produced *selection*, the request parameters that the ledger stores as a JSON object."""
         form = json.loads(selection)
         values = {name: json.loads(form[key]) for name, key in _PARSED.items() if key in form}
         return cls(

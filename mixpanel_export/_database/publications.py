@@ -1,7 +1,7 @@
 """The state of publications, in the tables `_publications` and `_published_days`.
 
-A publication keeps a data set outside the file in step with a table. It is identified by its destination, a folder or a
-URL.
+A publication is a data set, stored outside the DuckDB file, that is kept in step with a table. It is identified by its
+destination, a folder or a URL.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ Day = date | None
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A data set, and the table that it copies."""
+    """A data set and the table it is a copy of."""
 
     destination: str
     table: str
@@ -32,7 +32,7 @@ class Publication:
     schema: str
     """The columns of the data set, and the settings that its rows depend on, as JSON."""
     published_at: datetime | None = None
-    """When the data set last equalled the table, in naive UTC; None if it has never equalled the table."""
+    """When the data set last matched the table, in naive UTC; None if it has never matched the table."""
     owner: str | None = None
     """The random id of this publication, which its files have as well."""
 
@@ -42,16 +42,16 @@ class PublishedDay:
     """A part of a data set, as it was last written."""
 
     version: str
-    """The version of the table's part; see `_publish/source.py`."""
+    """The version of this day in the table; see `_publish/source.py`."""
     rows: int
-    content: str
+    content_hash: str
     """A hash of the rows that does not depend on their order."""
     file: str
     """The path of the file, relative to the destination."""
     size: int
     """In bytes."""
     stamp: str
-    """A string that changes if another program writes the file."""
+    """A string that changes if another program writes to the file."""
 
 
 def create_publications(connection: Connection) -> None:
@@ -122,7 +122,7 @@ def record_days(
                     day,
                     state.version,
                     state.rows,
-                    state.content,
+                    state.content_hash,
                     state.file,
                     state.size,
                     state.stamp,

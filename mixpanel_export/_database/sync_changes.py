@@ -1,6 +1,7 @@
 """The table `_sync_changes`: for each day, the number of differences that a sync found.
 
-If `kept` is true, the new response for the day was rejected. The row is replaced at the next check of that day.
+If `kept` is true, the new response for the day was rejected, and the old events were kept. Such a row is deleted when
+the day is next checked; other rows stay.
 """
 
 from collections.abc import Iterable, Mapping

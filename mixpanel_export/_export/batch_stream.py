@@ -159,7 +159,7 @@ async def _run(
         tracker.rows,
         tracker.removed_duplicates,
         seconds=time.monotonic() - started,
-        now=job.now(),
+        finished_at=job.now(),
     )
 
 

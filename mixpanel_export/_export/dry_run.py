@@ -12,7 +12,7 @@ from mixpanel_export.results import DateRange, ExportPlan
 
 
 async def plan_export(job: Job) -> ExportPlan:
-    """Return the plan of the job, as if it ran now. Nothing is requested or changed, and no quota is used.
+    """Return the plan that the job would follow if it ran now. Nothing is requested or changed, and no quota is used.
 
     Raises:
         ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: See `export_events`. Errors that only

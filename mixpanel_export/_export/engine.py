@@ -239,7 +239,7 @@ async def _run(
             totals.growth,
             totals.removed_duplicates,
             seconds=time.monotonic() - started,
-            now=job.now(),
+            finished_at=job.now(),
         )
         kept = await in_thread(table.kept_days, table.interrupt) if job.sync else ()
         return Outcome(result, job, planned, tuple(table.changes), tuple(kept))

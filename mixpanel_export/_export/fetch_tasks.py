@@ -114,7 +114,7 @@ class FetchTasks:
     async def _request_empty_in_order(self, send: ObjectSendStream[Item]) -> None:
         """Request empty chunks again whenever they delay later chunks, until every chunk is decided."""
         while self._tracker.pending:
-            is_delayed = self._submitted or not self._tracker.undecided
+            is_delayed = self._submitted or not self._tracker.active_count
             if is_delayed and self._tracker.starts_with_postponed:
                 await self._request_empty(self._tracker.resume_first(), send)
             else:
@@ -196,7 +196,7 @@ class FetchTasks:
         verdict = await self._write_tasks.submit(ChunkSplit(chunk, pieces), send)
         if isinstance(verdict, Split):
             self._numbers.update(zip(pieces, verdict.batches, strict=True))
-        self._tracker.split(chunk, pieces)
+        self._tracker.record_split(chunk, pieces)
         return pieces
 
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:

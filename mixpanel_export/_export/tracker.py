@@ -1,6 +1,6 @@
 """Tracks the state of an export's chunks and computes the progress and the result.
 
-A chunk is decided when it is committed or given up. A chunk with an empty response is postponed until it is requested
+A chunk is decided when it is committed or given up on. A chunk with an empty response is postponed until it is requested
 again. Here, a batch is a planned chunk, or all pieces of a planned chunk that was split. A batch is decided when all its
 pieces are decided.
 """
@@ -31,9 +31,9 @@ class Tracker:
         self.postponed: set[Chunk] = set()
         """Chunks with an empty response, which will be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
-        """The error of each chunk that was given up."""
+        """The error of each chunk that was given up on."""
 
-    def split(self, chunk: Chunk, pieces: Iterable[Chunk]) -> None:
+    def record_split(self, chunk: Chunk, pieces: Iterable[Chunk]) -> None:
         """Replace a chunk with its *pieces*."""
         batch = self._batch_of.pop(chunk)
         self._pieces[batch].remove(chunk)
@@ -43,15 +43,18 @@ class Tracker:
             self._pieces[batch].add(piece)
             self._pending.add(piece)
 
-    def commit(self, verdict: Committed, *, empty_response: bool) -> None:
-        """Record that a chunk's rows are in the table. *empty_response* is true if both responses were empty."""
+    def record_commit(self, verdict: Committed, *, empty_response: bool) -> None:
+        """Record that a chunk's rows are in the table.
+
+        *empty_response* is true if the chunk's days were requested twice and both responses were empty.
+        """
         self._committed[verdict.chunk] = verdict
         if empty_response:
             self._empty_batches.add(self._batch_of[verdict.chunk])
         self._decide(verdict.chunk)
 
     def record_failure(self, chunk: Chunk, error: MixpanelDataError) -> None:
-        """Record that a chunk was given up."""
+        """Record that a chunk was given up on."""
         self.errors[chunk] = error
         self._failed_batches.add(self._batch_of[chunk])
         self._decide(chunk)
@@ -61,13 +64,13 @@ class Tracker:
         self.postponed.add(chunk)
 
     def resume(self) -> list[Chunk]:
-        """Return the postponed chunks in date order and mark them as undecided again."""
+        """Return the postponed chunks in date order. They are no longer postponed."""
         chunks = sorted(self.postponed)
         self.postponed.clear()
         return chunks
 
     def resume_first(self) -> list[Chunk]:
-        """Do the same as `resume`, but only for postponed chunks that precede every other pending chunk."""
+        """Like `resume`, but only for postponed chunks that precede every pending chunk that is not postponed."""
         chunks = list(takewhile(self.postponed.__contains__, sorted(self._pending)))
         self.postponed.difference_update(chunks)
         return chunks
@@ -78,13 +81,13 @@ class Tracker:
         return min(self._pending, default=None) in self.postponed
 
     @property
-    def undecided(self) -> int:
+    def active_count(self) -> int:
         """The number of pending chunks that are not postponed."""
         return len(self._pending) - len(self.postponed)
 
     @property
     def pending(self) -> frozenset[Chunk]:
-        """The chunks that are neither committed nor given up."""
+        """The chunks that are neither committed nor given up on."""
         return frozenset(self._pending)
 
     @property
@@ -100,7 +103,7 @@ class Tracker:
 
     @property
     def batches_failed(self) -> int:
-        """The number of batches with a piece that was given up."""
+        """The number of batches with a piece that was given up on."""
         return len(self._failed_batches)
 
     @property
@@ -145,19 +148,19 @@ class Tracker:
         )
 
     def result(
-        self, table: str, growth: int, removed_duplicates: int, *, seconds: float, now: datetime
+        self, table: str, rows_added: int, removed_duplicates: int, *, seconds: float, finished_at: datetime
     ) -> ParallelFetchResult:
         """Return the result of the export."""
         failed = sorted(self.errors)
         committed = self._committed.values()
         return ParallelFetchResult(
             table=table,
-            total_rows=growth,
+            total_rows=rows_added,
             successful_batches=self.batches_done,
             failed_batches=self.batches_failed,
             failed_date_ranges=tuple((str(chunk.first), str(chunk.last)) for chunk in failed),
             duration_seconds=seconds,
-            fetched_at=now,
+            fetched_at=finished_at,
             added_date_ranges=tuple((str(days.first), str(days.last)) for days in self._planned.added),
             errors=tuple(self.errors[chunk] for chunk in failed),
             removed_duplicates=removed_duplicates,

@@ -5,8 +5,8 @@
     items ──▶ stage ──segments──▶ validate ──ready──▶ commit
 
 Segments are extracted while the rest of their chunk is still arriving (see `validation`). Validation and insertion
-overlap: the first ready chunk starts a group, one statement inserts the whole group, and more chunks join the group
-until it is large or old, or no chunk is left. Then the group is committed.
+overlap: the first ready chunk opens a group and starts its INSERT statement. Chunks that become ready while the
+statement runs join the group, until it is too large or too old, or no chunk is left. Then the group is committed.
 
 A channel ends when its last sender closes it, so these tasks end one after another. Channels are closed without an
 await, because a cancellation during the await would hide the original error.
@@ -55,7 +55,7 @@ _log = logging.getLogger("mixpanel_export")
 
 
 class _ExportAccepted:
-    """Sent once. Mixpanel has accepted the account and the selection, because a response has lines or is complete."""
+    """Sent once, when lines or a complete response show that Mixpanel has accepted the account and the selection."""
 
 
 Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _ExportAccepted
@@ -66,7 +66,7 @@ class _Reply:
     """The verdict on a chunk, once it has arrived. The sender of the chunk waits for it."""
 
     empty_response: bool
-    """Whether both responses for the chunk were empty."""
+    """Whether the chunk's days were requested twice and both responses were empty."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     verdict: Verdict | None = None
 
@@ -80,7 +80,7 @@ class _Backlog:
         self._sizes: dict[Chunk, int] = {}
         self._total = 0
         self._removed = anyio.Event()
-        self.is_waited_for = False
+        self.has_waiter = False
         """Whether staging is waiting for a commit. If it is, no group should wait for more chunks."""
 
     async def add(self, chunk: StagedChunk) -> None:
@@ -90,7 +90,7 @@ class _Backlog:
         self._sizes[chunk.chunk] = chunk.size
         self._total += chunk.size
 
-    async def shrink(self) -> bool:
+    async def wait_for_removal(self) -> bool:
         """Wait until a chunk is removed. Return False, without waiting, if there is no chunk."""
         if not self._sizes:
             return False
@@ -99,15 +99,17 @@ class _Backlog:
 
     def remove(self, chunk: Chunk) -> None:
         """Stop counting a chunk that is committed or discarded."""
-        self._total -= self._sizes.pop(chunk)  # a repair may have changed the chunk's size
+        self._total -= self._sizes.pop(
+            chunk
+        )  # use the size that was added; a repair may have changed the chunk since
         self._removed.set()
         self._removed = anyio.Event()
 
     async def _wait(self) -> None:
-        self.is_waited_for = True
+        self.has_waiter = True
         self._on_wait()
         await self._removed.wait()
-        self.is_waited_for = False
+        self.has_waiter = False
 
 
 class WriteTasks:
@@ -135,18 +137,18 @@ class WriteTasks:
         self._now = now
         self._replies: dict[Chunk, _Reply] = {}
         self._backlog = _Backlog(tuning.backlog, self._commit_now)
-        self._warned_of_clock = False
+        self._warned_about_local_times = False
         self._group: Group | None = None
         self._growing = anyio.CancelScope()
 
     def start(self, tasks: TaskGroup, items: MemoryObjectReceiveStream[Item]) -> None:
         """Start the tasks. The tasks end when all senders of *items* are closed and all chunks are committed."""
         # The backlog limits the number of chunks in this channel.
-        ready_in, ready = anyio.create_memory_object_stream[Ready](math.inf)
+        ready_sender, ready_receiver = anyio.create_memory_object_stream[Ready](math.inf)
         validation = Validation(self._answer_unless_valid)
-        validation.start(tasks, self._validators, ready_in)
-        tasks.start_soon(self._stage, items, validation, ready_in)
-        tasks.start_soon(self._commit, ready)
+        validation.start(tasks, self._validators, ready_sender)
+        tasks.start_soon(self._stage, items, validation, ready_sender)
+        tasks.start_soon(self._commit, ready_receiver)
 
     async def submit(
         self,
@@ -162,7 +164,7 @@ class WriteTasks:
         return reply.verdict
 
     def reconsider(self) -> None:
-        """Check again whether the open group may grow. Call it when a chunk is postponed."""
+        """Check again whether the open group may grow. Call this when a chunk is postponed."""
         self._growing.cancel()
 
     def _commit_now(self) -> None:
@@ -175,14 +177,14 @@ class WriteTasks:
         self,
         items: MemoryObjectReceiveStream[Item],
         validation: Validation,
-        ready: MemoryObjectSendStream[Ready],
+        ready_sender: MemoryObjectSendStream[Ready],
     ) -> None:
         is_accepted = False
-        with items, ready, closing(validation):
+        with items, ready_sender, closing(validation):
             async for item in items:
                 if isinstance(item, Block | ChunkEnd) and not is_accepted:
                     is_accepted = True
-                    await ready.send(_ExportAccepted())
+                    await ready_sender.send(_ExportAccepted())
                 match item:
                     case ChunkStart():
                         await validation.abandon(item.chunk)
@@ -200,11 +202,11 @@ class WriteTasks:
                     case ChunkFailed() | ChunkSplit():
                         await validation.abandon(item.chunk)
                         await to_thread.run_sync(self._staging.drop, item.chunk)
-                        await ready.send(item)
+                        await ready_sender.send(item)
 
     def _answer_unless_valid(self, staged: StagedChunk, validated: ValidationResult) -> ValidatedChunk | None:
         """Return the chunk if it is valid. Otherwise, send its verdict."""
-        self._warn_of_clock()
+        self._warn_about_local_times()
         if isinstance(validated, ValidatedChunk):
             batch = replace(validated.batch, validated_at=naive_utc(self._now()))
             return replace(validated, batch=batch)
@@ -214,34 +216,40 @@ class WriteTasks:
 
     def _add_block(self, block: Block) -> tuple[Segment | None, int]:
         """Stage a block. Return the segment that it completes, if any, and the free disk space."""
-        # Doing both in one call saves a switch between threads.
+        # Doing both in one call saves a thread switch.
         return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
         """Wait for commits while the disk is nearly full. If there is no chunk to commit, return at once."""
         while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
-            if not await self._backlog.shrink():
+            if not await self._backlog.wait_for_removal():
                 return
 
-    async def _commit(self, ready: MemoryObjectReceiveStream[Ready]) -> None:
-        with ready:
+    async def _commit(self, ready_receiver: MemoryObjectReceiveStream[Ready]) -> None:
+        with ready_receiver:
             next_item: Ready | None = None
             while True:
                 try:
-                    item = next_item or await ready.receive()
+                    item = next_item or await ready_receiver.receive()
                 except anyio.EndOfStream:
                     return
                 next_item = None
                 if isinstance(item, ValidatedChunk):
-                    next_item = await self._commit_group(self._new_group(item, ready), ready)
+                    next_item = await self._commit_group(
+                        self._new_group(item, ready_receiver), ready_receiver
+                    )
                 else:
                     await self._record(item)
 
-    def _new_group(self, chunk: ValidatedChunk, ready: MemoryObjectReceiveStream[Ready]) -> Group:
-        everything_is_ready = ready.statistics().current_buffer_used + 1 >= self._tracker.undecided
+    def _new_group(self, chunk: ValidatedChunk, ready_receiver: MemoryObjectReceiveStream[Ready]) -> Group:
+        everything_is_ready = (
+            ready_receiver.statistics().current_buffer_used + 1 >= self._tracker.active_count
+        )
         return Group(chunk, open_for=self._tuning.group_wait, on_all_processors=everything_is_ready)
 
-    async def _commit_group(self, group: Group, ready: MemoryObjectReceiveStream[Ready]) -> Ready | None:
+    async def _commit_group(
+        self, group: Group, ready_receiver: MemoryObjectReceiveStream[Ready]
+    ) -> Ready | None:
         """Commit a group, which may grow while it is being loaded. Return the item that ended its growth, if any."""
         self._group = group
         next_item: Ready | None = None
@@ -252,7 +260,7 @@ class WriteTasks:
                 with anyio.move_on_after(self._tuning.group_wait):
                     while self._may_grow(group):
                         with anyio.CancelScope() as self._growing:
-                            next_item = await ready.receive()
+                            next_item = await ready_receiver.receive()
                         if next_item is None:
                             continue  # woken by `reconsider`
                         if not isinstance(next_item, ValidatedChunk) or next_item.longest > USUAL_LINE:
@@ -280,8 +288,8 @@ class WriteTasks:
         """Whether more chunks may join the group. In a large group, they would wait a long time for the commit."""
         return (
             group.is_open
-            and not self._backlog.is_waited_for
-            and len(group.chunks) < self._tracker.undecided
+            and not self._backlog.has_waiter
+            and len(group.chunks) < self._tracker.active_count
             and group.size < self._tuning.group_size
             and group.rows < self._tuning.group_rows * len(self._validators)
             and group.longest <= USUAL_LINE
@@ -304,15 +312,15 @@ class WriteTasks:
         reply = self._replies.pop(verdict.chunk)
         if isinstance(verdict, Committed):
             # Record the commit immediately, because the next group must not wait for a chunk that has a verdict.
-            self._tracker.commit(verdict, empty_response=reply.empty_response)
+            self._tracker.record_commit(verdict, empty_response=reply.empty_response)
         reply.verdict = verdict
         reply.arrived.set()
 
-    def _warn_of_clock(self) -> None:
+    def _warn_about_local_times(self) -> None:
         """Warn, once, if event times look local rather than UTC."""
         offset = self._clock.offset
-        if offset is not None and not self._warned_of_clock:
-            self._warned_of_clock = True
+        if offset is not None and not self._warned_about_local_times:
+            self._warned_about_local_times = True
             warnings.warn(
                 AdvisoryWarning(
                     f"the times of most events look local, {offset:+g} hours from UTC",

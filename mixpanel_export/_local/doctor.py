@@ -255,8 +255,8 @@ def _check_profiles(table: ProfileTable) -> Iterator[Finding]:
         yield Finding(
             "database", "warning", text, "run `mpx status` to see the command that exports them again"
         )
-    if table.changed_rows:
-        exported = (table.rows or 0) - table.changed_rows
+    if table.row_count_difference:
+        exported = (table.rows or 0) - table.row_count_difference
         text = f"table {table.name} has {table.rows:,} profiles, but {exported:,} were exported"
         yield Finding("database", "problem", text, advice)
 

@@ -1,4 +1,4 @@
-"""Calls the caller's callbacks while an export of profiles runs, one at a time."""
+"""Calls the user's callbacks, one at a time, while an export of profiles runs."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mixpanel_export.results import Progress
 
 @dataclass(frozen=True, slots=True)
 class ProfileCallbacks:
-    """The caller's callbacks; each may return an awaitable."""
+    """The user's callbacks; each may return an awaitable."""
 
     on_page: Callable[[ProfileProgress], object] | None = None
     on_progress: Callable[[Progress], object] | None = None
@@ -32,7 +32,7 @@ class ProfileReporter:
         self._calls = SerialCalls()
 
     def restart(self, state: SnapshotState | None) -> None:
-        """Start to report the pages of another attempt."""
+        """Start reporting the pages of a new attempt."""
         self._state = state
         self._rows = 0
 
@@ -47,7 +47,7 @@ class ProfileReporter:
         await self._report(failure.number, 0, str(failure.error))
 
     async def report_progress(self) -> None:
-        """Report each change in progress, until cancelled."""
+        """Report the progress whenever it changes, until cancelled."""
         if self._callbacks.on_progress is not None:
             await self._calls.call_on_change(self._callbacks.on_progress, self._progress)
 

@@ -99,7 +99,7 @@ class Publisher:
         self.workers.check()
         version = self.versions[day]
         old = self.published.get(day)
-        if old is not None and day in self.plan.intact and old.content == content:
+        if old is not None and day in self.plan.intact and old.content_hash == content:
             state = PublishedDay(version.version, version.rows, content, old.file, old.size, old.stamp)
             result = DayResult(day, state, unchanged=True)
         else:

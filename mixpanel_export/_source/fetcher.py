@@ -57,9 +57,9 @@ class ChunkStats:
     bytes_read: int = 0
     """Bytes received on the wire."""
     size: int = 0
-    """Bytes of lines in the current or successful attempt."""
+    """Bytes of lines in the latest attempt."""
     empty_response: bool = True
-    """Whether the current or successful attempt received no bytes. An empty response cannot be proven complete."""
+    """Whether the latest attempt received no bytes. An empty response cannot be proven complete."""
     waiting_for: str | None = None
     """The reason for the wait between two attempts; None if the chunk is not waiting."""
     times: RequestTimes = field(default_factory=RequestTimes)
@@ -135,7 +135,7 @@ class Fetcher:
                 raise error  # the server requested the pause, so it is treated like a wait for the quota
             case Wait(seconds):
                 _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)
-                stats.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
+                stats.waiting_for = f"a retry ({error.text(days=False, advice=False)})"
                 await anyio.sleep(seconds)
                 stats.waiting_for = None
             case "split":
@@ -149,7 +149,7 @@ class Fetcher:
     def _may_split(self) -> bool:
         """Whether a chunk may be split: there is no `limit`, and enough requests are left this hour.
 
-        If there were a `limit`, each piece would return up to that many events.
+        With a `limit`, each piece would return up to that many events.
         """
         remaining = self._gate.statistics().remaining
         return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)

@@ -117,7 +117,7 @@ class QueryApi:
         if not isinstance(step, Wait) or step.seconds > longest:
             raise error
         _log.info("%s; next attempt in %.1f s", error.text(advice=False), step.seconds)
-        self.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
+        self.waiting_for = f"a retry ({error.text(days=False, advice=False)})"
         await anyio.sleep(step.seconds)
         self.waiting_for = None
 

@@ -63,8 +63,8 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
         if options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _prompted_first_day(today)
         raise click.UsageError(
-            f"--from is missing, and {_why_unknown(options)}; add --days 30 or --from yesterday, choose another file with --db, "
-            f"or run `{program()} sync --since DATE`, which also updates the table later"
+            f"--from is required, because {_why_unknown(options)}; add --days 30 or --from yesterday, choose another file with --db, "
+            f"or use `{program()} sync --since DATE`; later runs of `{program()} sync` then keep the table up to date"
         )
 
     return chosen_days(options.first, options.last, options.number, today, first_missing)
@@ -77,7 +77,7 @@ def chosen_days(
     today: date,
     first_missing: Callable[[], date],
 ) -> "Chunk | None":
-    """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
+    """Return the days from *first* to *last*, or the *number* of days that end on *last*; None if no day is left to fetch.
 
     If *last* is None, the range ends yesterday, or on *first* if that is later. If *first* and *number* are None, it
     starts on the day that *first_missing* returns.
@@ -117,8 +117,8 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
         return None
     with open_read_only(db) as connection:
         check_ledger(connection)
-        exists: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
-        all_coverages = coverages(read_batches(connection), exists, read_targets(connection))
+        rows_per_table: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
+        all_coverages = coverages(read_batches(connection), rows_per_table, read_targets(connection))
     for coverage in all_coverages:
         same_table = coverage.table.lower() == table.lower()
         if same_table and coverage.selection == selection and not coverage.dropped:
@@ -136,9 +136,8 @@ def _why_unknown(options: RangeOptions) -> str:
     if has_content(path):
         with open_read_only(options.db) as connection:
             exists = options.table.lower() in map(str.lower, table_names(connection))
-        selection = " of these events" if options.events or options.where else ""
         reason = (
-            f"{path} has no days{selection} in table {options.table}"
+            f"table {options.table} in {path} has no days for this project, --events and --where"
             if exists
             else f"{path} has no table {options.table}"
         )

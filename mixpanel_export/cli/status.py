@@ -158,7 +158,7 @@ def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterato
 def _profile_section(table: "ProfileTable", db: str, width: int) -> Iterator[str]:
     yield from _fact_lines(list(profile_facts(table, _ago(table.last.finished) if table.last else "")), width)
     command = export_again_command(table, db)
-    if command and (table.failure or table.changed_rows):
+    if command and (table.failure or table.row_count_difference):
         yield "To export these profiles again:"
         yield f"  {command}"
 

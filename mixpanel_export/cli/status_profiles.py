@@ -33,9 +33,9 @@ def profile_facts(table: "ProfileTable", ago: str) -> Iterator[tuple[str, str]]:
 
 
 def _changed(table: "ProfileTable") -> str:
-    if not table.changed_rows:
+    if not table.row_count_difference:
         return ""
-    return f", {abs(table.changed_rows):,} {'more' if table.changed_rows > 0 else 'fewer'} than were exported"
+    return f", {abs(table.row_count_difference):,} {'more' if table.row_count_difference > 0 else 'fewer'} than were exported"
 
 
 def _counts(table: "ProfileTable") -> Iterator[tuple[str, str]]:
@@ -94,7 +94,7 @@ def profiles_as_dict(table: "ProfileTable", db: str) -> dict[str, Any]:
     return {
         "table": table.name,
         "rows": table.rows,
-        "changed_rows": table.changed_rows,
+        "changed_rows": table.row_count_difference,
         "last_export": table.last and table.last.finished.replace(tzinfo=UTC).isoformat(),
         "snapshots": [
             {

@@ -48,7 +48,7 @@ Examples:
   mpx sync --since 2024-01-01        # the first time
   mpx sync                           # every night
   mpx sync --init                    # asks questions, and writes a section [sync.NAME] of the configuration file
-  mpx sync --profiles                # also replaces the table profiles with the profiles of today
+  mpx sync --profiles                # also replaces the `profiles` table with the current profiles
 
 \b
 A line for crontab:  0 6 * * *  cd /srv/events && /full/path/to/mpx sync
@@ -148,7 +148,7 @@ Exit codes are the same as for mpx export, and:
     "--profiles",
     section="What",
     is_flag=True,
-    help="After the events, also replace the table profiles with the current profiles.",
+    help="After the events, also replace the `profiles` table with the current profiles.",
 )
 @option(
     "--project-timezone",

@@ -16,7 +16,7 @@ from mixpanel_export.cli.report import quoted
 
 
 def add_section(names: Sequence[str]) -> None:
-    """Ask for the values of a section, and write the section. *names* may contain its name.
+    """Ask for the values of a section, and write the section. *names* contains the section's name if the user gave one.
 
     Raises:
         UsageError: There is no terminal, or *names* contains several names.
@@ -33,14 +33,14 @@ def add_section(names: Sequence[str]) -> None:
         raise click.UsageError("--init writes one section; specify at most one name")
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "there is no terminal for the questions of --init; write [sync.NAME] into the configuration file instead"
+            "--init asks questions and needs a terminal; add a [sync.NAME] section to the configuration file instead"
         )
     path = config_file()
     sections = read_sync_sections(path)
     default, accounts = read_accounts(path)
     name = names[0] if names else _ask("Name of the section", "events")
     if name in sections:
-        click.confirm(f"{path} has [sync.{name}]. Replace it?", abort=True, err=True)
+        click.confirm(f"{path} already has [sync.{name}]. Replace it?", abort=True, err=True)
     values: dict[str, Any] = {
         "account": _ask("Account", default, choices=sorted(accounts)) if accounts else None,
         "db": str(database_path(_ask("DuckDB file", chosen_database() or DEFAULT_DB)).absolute()),
@@ -52,7 +52,7 @@ def add_section(names: Sequence[str]) -> None:
                 "Number of recent days to refetch each time", default=5, type=click.IntRange(0), err=True
             )
         ),
-        "profiles": click.confirm("Also replace the table profiles each time?", err=True) or None,
+        "profiles": click.confirm("Also replace the `profiles` table on each run?", err=True) or None,
     }
     set_sync_section(path, name, {key: value for key, value in values.items() if value is not None})
     click.echo(f"Wrote [sync.{name}] to {path}. To run it: `{quoted([program(), 'sync', name])}`.")
@@ -63,7 +63,7 @@ def add_section(names: Sequence[str]) -> None:
 def _crontab_line(name: str) -> str | None:
     """Return the line for a crontab; None if the path of `mpx` is unknown.
 
-    The line has absolute paths, because cron runs commands in another folder and with another PATH.
+    The line has absolute paths, because cron runs commands in a different folder and with a different PATH.
     """
     script = Path(sys.argv[0])
     program_file = script if script.stem == "mpx" and script.is_file() else shutil.which("mpx")
@@ -75,7 +75,9 @@ def _crontab_line(name: str) -> str | None:
 
 def _ask(question: str, default: str, choices: Sequence[str] = ()) -> str:
     kind = click.Choice(choices) if choices else None
-    shown = None if choices and not default else default  # an account must be chosen
+    shown = (
+        None if choices and not default else default
+    )  # without a default account, the user must choose one
     return cleaned(
         str(click.prompt(question, default=shown, show_default=bool(default), type=kind, err=True))
     )

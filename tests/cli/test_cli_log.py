@@ -65,7 +65,7 @@ def test_retries_waits_and_failures_are_events(sim: Simulator) -> None:
     found = events(result.stderr)
     assert {"wait", "retry"} <= {event["event"] for event in found}
     wait = next(event for event in found if event["event"] == "wait")
-    assert wait["waiting_for"].startswith("a retry after: Mixpanel responded with status 500")
+    assert wait["waiting_for"].startswith("a retry (Mixpanel responded with status 500")
     (failed,) = [event for event in found if event.get("success") is False]
     assert "Mixpanel responded with status 500" in failed["error"]
     end = found[-1]

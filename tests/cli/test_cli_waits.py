@@ -46,12 +46,12 @@ def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     """One line says what the export is waiting for."""
     with watching("events") as (_, show):
         show(Progress(batches=2))
-        show(Progress(batches=2, waiting_for="a retry after: spent,\nhe said"))
+        show(Progress(batches=2, waiting_for="a retry (spent,\nhe said)"))
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     with watching("events") as (_, show):
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     assert capsys.readouterr().err.split("waiting for ")[1:] == [
-        "a retry after: spent, he said\n  … ",
+        "a retry (spent, he said)\n  … ",
         "the quota, 44 min\n",
     ]
 
@@ -80,7 +80,7 @@ def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
     result = mpx("export", *WEEK)
     assert result.exit_code == 0
     wait, batch = result.stderr.splitlines()
-    assert wait.startswith("  … waiting for a retry after: ")
+    assert wait.startswith("  … waiting for a retry (")
     assert "Batch 1/1" in batch
 
 

@@ -61,14 +61,16 @@ class Model:
             middle = piece.first + timedelta(days=piece.length // 2)
             halves = [Chunk(piece.first, middle - timedelta(days=1)), Chunk(middle, piece.last)]
             batch = self.batch_of(piece)
-            tracker.split(piece, halves)
+            tracker.record_split(piece, halves)
             self.pieces[batch] = sorted([*(one for one in self.pieces[batch] if one != piece), *halves])
         elif step == "fail":
             tracker.record_failure(piece, ServerError(f"{piece} failed"))
             self.outcomes[piece] = "failed"
         else:
             rows = 0 if step == "empty" else number
-            tracker.commit(Committed(piece, rows, rejects=1, repaired=2), empty_response=step == "empty")
+            tracker.record_commit(
+                Committed(piece, rows, rejects=1, repaired=2), empty_response=step == "empty"
+            )
             self.outcomes[piece] = step
 
     def check(self, tracker: Tracker) -> None:
@@ -78,7 +80,7 @@ class Model:
         failed = [batch for batch in self.batches if "failed" in outcomes[batch]]
         assert tracker.batches == len(self.batches)
         assert tracker.pending == set(self.pending)
-        assert tracker.undecided == len(self.pending) - len(self.postponed)
+        assert tracker.active_count == len(self.pending) - len(self.postponed)
         assert tracker.batches_failed == len(failed)
         assert tracker.batches_done == len(set(decided) - set(failed))
         assert tracker.empty_batches == sorted(batch for batch in self.batches if "empty" in outcomes[batch])
@@ -106,12 +108,12 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
     tracker = Tracker(Plan(batches, batches))
     halves = chunk(4, 2), chunk(6, 2)
     quarters = chunk(6, 1), chunk(7, 1)
-    tracker.split(batches[1], halves)
-    tracker.split(halves[1], quarters)
+    tracker.record_split(batches[1], halves)
+    tracker.record_split(halves[1], quarters)
     errors: list[MixpanelDataError] = [ServerError("first"), ServerError("second")]
     tracker.record_failure(quarters[1], errors[1])
     tracker.record_failure(quarters[0], errors[0])
-    tracker.commit(Committed(halves[0], 5), empty_response=False)
+    tracker.record_commit(Committed(halves[0], 5), empty_response=False)
     progress = tracker.progress(batches[1])
     assert (progress.batch_index, progress.total_batches, progress.rows) == (1, 2, 5)
     assert (progress.from_date, progress.to_date) == ("2024-03-05", "2024-03-08")
@@ -123,9 +125,9 @@ def test_a_batch_whose_pieces_are_decided_together_is_taken_once() -> None:
     """Each piece could be the last one; only the first call gets the batch."""
     batch, halves = chunk(0), (chunk(0, 2), chunk(2, 2))
     tracker = Tracker(Plan((batch,), (batch,)))
-    tracker.split(batch, halves)
+    tracker.record_split(batch, halves)
     for half in halves:
-        tracker.commit(Committed(half, 1), empty_response=False)
+        tracker.record_commit(Committed(half, 1), empty_response=False)
     assert [tracker.take_decided_batch(half) for half in halves] == [batch, None]
 
 
@@ -134,10 +136,10 @@ def test_the_result_sums_up() -> None:
     batches = chunk(0), chunk(4), chunk(8)
     tracker = Tracker(Plan(batches, batches, added=(chunk(0, 1),)))
     errors = ServerError("late"), ServerError("early")
-    tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_response=False)
+    tracker.record_commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_response=False)
     tracker.record_failure(batches[2], errors[0])
     tracker.record_failure(batches[0], errors[1])
-    result = tracker.result("events", 9, 4, seconds=1.5, now=NOW)
+    result = tracker.result("events", 9, 4, seconds=1.5, finished_at=NOW)
     assert (result.table, result.total_rows, result.removed_duplicates) == ("events", 9, 4)
     assert (result.successful_batches, result.failed_batches, result.empty_batches) == (1, 2, 0)
     assert result.failed_date_ranges == (("2024-03-01", "2024-03-04"), ("2024-03-09", "2024-03-12"))

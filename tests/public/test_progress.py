@@ -57,10 +57,10 @@ def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
 
 def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
     """Everything that can delay an export is on one line."""
-    progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="a retry after: reset")
+    progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="a retry (reset)")
     assert wire_line(progress) == (
         "1,234,567 rows",
-        "41 requests left this hour, 2 failed, waiting for a retry after: reset",
+        "41 requests left this hour, 2 failed, waiting for a retry (reset)",
     )
 
 
@@ -84,8 +84,8 @@ def test_a_wait_is_one_line_in_any_encoding(encoding: str, mark: str) -> None:
     """A console with an old code page gets three dots, and the server's text stays on the line."""
     waits = Progress(waiting_for="the quota", waiting_seconds=30)
     assert wait_line(waits, encoding) == f"  {mark} waiting for the quota, 30 s"
-    waits = Progress(waiting_for="a retry after: it\n  broke")
-    assert wait_line(waits, encoding) == f"  {mark} waiting for a retry after: it broke"
+    waits = Progress(waiting_for="a retry (it\n  broke)")
+    assert wait_line(waits, encoding) == f"  {mark} waiting for a retry (it broke)"
 
 
 @pytest.mark.parametrize(
