@@ -106,7 +106,7 @@ def record_days(
 ) -> None:
     """Replace the stored state of each day in *written*, and delete the state of each day in *removed*.
 
-    *published_at* is the time at which the data set equals the table; None if it does not.
+    *published_at* is the time at which the data set matches the table; None if it does not.
     """
     with transaction(connection):
         for day in (*written, *removed):

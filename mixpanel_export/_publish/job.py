@@ -202,7 +202,7 @@ class Job:
         )
 
     def _publish(self, publisher: Publisher, files: AbstractSet[str], format_name: str) -> PublishResult:
-        """Write the changed parts, and record that the data set equals the table."""
+        """Write the changed parts, and record that the data set matches the table."""
         destination, parts = self._options.destination, publisher.source.parts
         written = publisher.write(self._connection)
         states = {each.day: each.state for each in written}
