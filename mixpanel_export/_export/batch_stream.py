@@ -46,7 +46,7 @@ class StreamOptions:
 
 
 class StreamThread:
-    """A thread that runs a job in an event loop of its own. It starts with the first call of `take`.
+    """A thread that runs a job in an event loop of its own. The thread starts when `take` is first called.
 
     The consumers are the main thread and the thread that last called `consume`. When both have ended, nobody can take
     another chunk, so the job ends.

@@ -1,4 +1,4 @@
-"""Calls the caller's callbacks while an export runs, one at a time."""
+"""Calls the user's callbacks, one at a time, while an export runs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from mixpanel_export.results import BatchProgress, Progress
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The caller's callbacks; each may return an awaitable."""
+    """The user's callbacks; each may return an awaitable."""
 
     on_batch_complete: Callable[[BatchProgress], object] | None = None
     on_progress: Callable[[Progress], object] | None = None
@@ -47,7 +47,7 @@ class Reporter:
             await self._calls.call(self._callbacks.on_batch_complete, self._tracker.progress(batch))
 
     async def report_progress(self) -> None:
-        """Report each change in progress, until cancelled."""
+        """Report the progress whenever it changes, until cancelled."""
         if self._callbacks.on_progress is not None:
             await self._calls.call_on_change(self._callbacks.on_progress, self._progress)
 

@@ -84,8 +84,9 @@ async def export_events(
         chunk_days: The number of days per request. None plans the requests from the quota.
         one_request: Whether to fetch all days in one request. In `resume` mode, each run of missing days is one
             request. A `limit` implies it.
-        mode: `create` requires that the table does not exist. `append` adds days, or fetches them again. `resume` fetches
-            days that are missing, failed or not final. `replace` replaces the whole table at the end.
+        mode: `create` requires that the table does not exist. `append` adds days; days that the table already has
+            are fetched again and replaced. `resume` fetches days that are missing, failed or not final. `replace` replaces
+            the whole table at the end.
         dedupe: Whether to remove duplicates. Among events with the same name, `distinct_id`, `time` and `$insert_id`,
             the one that Mixpanel processed last is kept.
         allow_empty: Whether `replace` may put an empty table in place of one that has rows.
@@ -100,7 +101,7 @@ async def export_events(
         per_second: The maximum number of requests per second; 0 means no limit. None means `MPX_PER_SECOND`, or
             Mixpanel's limit of 3.
         per_hour: The maximum number of requests per hour; 0 means no limit. None means `MPX_PER_HOUR`, or Mixpanel's
-            limit of 60. All exports that the user runs on this machine share both limits.
+            limit of 60. All exports that the user runs on this machine share the limits per second and per hour.
         timeouts: How long a request may go without progress.
         project_timezone: The IANA name of the project's zone, such as `US/Pacific`. Set it for a project that was created
             before 2023, because its times are local. Times that are numbers, or text without an offset, are then converted

@@ -99,7 +99,7 @@ class FetchTasks:
         self._changed = anyio.Event()
 
     async def run(self, send: ObjectSendStream[Item]) -> None:
-        """Fetch and commit every chunk of the plan, then request the chunks with an empty response again."""
+        """Fetch and commit every chunk of the plan. At the end, request chunks again if their responses were empty."""
         planned = self._planned
         async with anyio.create_task_group() as tasks:
             if self._in_order:
@@ -221,7 +221,10 @@ class FetchTasks:
             await self._reporter.report_batch(batch)
 
     async def _request_empty_again(self, run: Run, send: ObjectSendStream[Item]) -> None:
-        """Request a run of empty chunks again, in one request. If it has events, request each chunk separately."""
+        """Request a run of empty chunks again. Several chunks share one request.
+
+        If the shared request fails or its response has events, each chunk is requested separately.
+        """
         is_empty = len(run) > 1 and await self._request_all_at_once(Chunk(run[0].first, run[-1].last))
         async with anyio.create_task_group() as tasks:
             for chunk in run:

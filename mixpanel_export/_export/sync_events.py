@@ -155,7 +155,7 @@ async def run_sync_job(
 def _complete_job(
     job: Job, connection: Connection, *, since: date | None, refresh: Refresh, accept_loss: bool
 ) -> Job:
-    """Add settings from the file to the job: the range of days to sync, and the days whose last new response was rejected."""
+    """Add settings from the file to the job: the range of days to sync, and the days whose latest response was rejected."""
     check_ledger(connection)
     table, selection = name_in_database(connection, job.spec.table), job.spec.selection
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]

@@ -113,7 +113,7 @@ class Tracker:
 
     @property
     def removed_duplicates(self) -> int:
-        """The number of duplicates within the committed chunks."""
+        """The number of duplicates that were removed within the committed chunks."""
         return sum(verdict.removed_duplicates for verdict in self._committed.values())
 
     @property

@@ -25,7 +25,7 @@ class Tuning:
     group_size: int = 1 << 30
     """A group with this number of bytes is committed without waiting for more chunks."""
     group_wait: float = 2.0
-    """How long a smaller group waits for more chunks."""
+    """How long a group with fewer rows and bytes waits for more chunks."""
     pauses: Pauses = DEFAULT_PAUSES
     """Pauses before retries."""
 

@@ -63,7 +63,7 @@ Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _ExportAccepted
 
 @dataclass(slots=True)
 class _Reply:
-    """The verdict on a chunk, once it has arrived. The sender of the chunk waits for it."""
+    """The verdict on a chunk. The task that submitted the chunk waits until it has arrived."""
 
     empty_response: bool
     """Whether the chunk's days were requested twice and both responses were empty."""
@@ -285,7 +285,7 @@ class WriteTasks:
         return next_item
 
     def _may_grow(self, group: Group) -> bool:
-        """Whether more chunks may join the group. In a large group, they would wait a long time for the commit."""
+        """Whether more chunks may join the group. A large group does not grow, because its commit would be too late."""
         return (
             group.is_open
             and not self._backlog.has_waiter

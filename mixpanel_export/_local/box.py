@@ -24,7 +24,7 @@ _FRAME = 3  # characters around each column's value
 _MAX_LINES = 4  # approximate maximum number of lines for a value
 _MIN_TEXT_WIDTH = 20  # characters; a string is not shortened to fewer than `_MAX_LINES` lines of this width
 _HARMLESS = "\n\u200c\u200d"  # the last two control how characters join, as in emoji
-_TABLE = "_mpx_rows"  # temporary
+_TABLE = "_mpx_rows"  # a temporary table
 _EXPLAIN = ["explain_key", "explain_value"]
 
 

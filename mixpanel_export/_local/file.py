@@ -120,7 +120,7 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - keyword-only
-        """Return the exported tables by name. If *all* is true, also return your own tables, with the type None.
+        """Return the exported tables, sorted by name. If *all* is true, also return your own tables, with the type None.
 
         Tables whose names begin with an underscore are internal and are never returned.
         """

@@ -86,7 +86,7 @@ FROM (
     ) GROUP BY batch
 ) WHERE batch = _batch
 """
-# The batches that have strays and have lost rows.
+# The batches that have strays and from which rows were removed.
 _CHANGED = """
 CREATE OR REPLACE TEMP TABLE _export_changed AS
 SELECT batch, {first} AS first, {last} AS last FROM _export_batches

@@ -20,7 +20,7 @@ FROM (
 
 
 def profile_table_names(connection: Connection) -> list[str]:
-    """Return the tables of profiles in the ledger, by name."""
+    """Return the tables of profiles that the ledger lists, sorted by name."""
     return sorted({snapshot.table for snapshot in read_snapshots(connection)})
 
 

@@ -14,7 +14,7 @@ FROM _export_rejects JOIN {ledger} USING (batch) WHERE table_name = ?
 """
 
 RawLedger = Literal["_export_batches", "_export_snapshots"]
-"""The ledger that lists the batches of a table: that of events or that of profiles."""
+"""The table that lists a table's batches: one is for events, the other for profiles."""
 
 
 def delete_matches(connection: Connection, table: str, matches: str) -> int:

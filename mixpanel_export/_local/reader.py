@@ -297,7 +297,7 @@ def rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     rows = interruptible(connection, lambda: connection.execute(sql, zones).fetchall())
     row_counts: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
-        # DuckDB supports more years than Python.
+        # For years that Python does not support, DuckDB does not return a `date`.
         row_counts[batch][on if isinstance(on, date) else None] += number
     return dict(row_counts)
 

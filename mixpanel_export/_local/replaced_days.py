@@ -19,7 +19,7 @@ class RemovedDays:
     events: int = 0
     """The number of events that are not requested again."""
     fewer_days: bool = False
-    """Whether the table has more days than are requested. A script that always requests as many days never sees this."""
+    """Whether the table has more days than are requested. It is false if every export requests the same number of days."""
 
     @property
     def number(self) -> int:

@@ -33,11 +33,11 @@ _LAST_EXPORTS = {
     "WHERE status = 'complete' GROUP BY table_name",
 }
 _COLUMN = {"events": "event_name", "profiles": "last_seen"}
-"""A column that each type of table has."""
+"""For each type of table, a column by which its tables are recognized."""
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> list[TableInfo]:
-    """Return the exported tables by name. If *own* is true, also return the user's own tables."""
+    """Return the exported tables, sorted by name. If *own* is true, also return the user's own tables."""
     exported = _exported(connection)
     names = [name for name in _visible(connection) if own or name in exported]
     return [

@@ -85,7 +85,10 @@ class BatchRecords:
         return compared
 
     def _reject(self, batches: Sequence[Batch]) -> None:
-        """Delete the rows of rejected batches, so that the old batches stay. Also delete earlier failures for the same days."""
+        """Delete the rows of rejected batches, so that the old batches stay.
+
+        Also delete the ledger rows of earlier failures for the same days.
+        """
         if batches:
             numbers = [batch.number for batch in batches]
             self._connection.execute(

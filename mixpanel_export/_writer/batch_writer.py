@@ -64,7 +64,9 @@ class BatchWriter:
         self._staging = staging
         self._next_day = first_day
         self._in_order = in_order
-        self._waiting: dict[date, ValidatedChunk | Chunk] = {}  # by first day; a `Chunk` has failed
+        self._waiting: dict[
+            date, ValidatedChunk | Chunk
+        ] = {}  # keyed by first day; a plain `Chunk` is one that failed
 
     def commit(self, group: Group) -> list[Committed]:
         """Offer the chunks of a group to the consumer. Return verdicts on the chunks that the consumer has released.
@@ -78,7 +80,7 @@ class BatchWriter:
         return self._offer_in_order()
 
     def fail(self, failed: ChunkFailed) -> list[Failed | Committed]:
-        """Return the verdict on a chunk that was given up, and the verdicts on chunks that had to wait for it."""
+        """Return the verdict on a chunk that was given up on, and the verdicts on chunks that had to wait for it."""
         if not self._in_order:
             return [Failed(failed.chunk)]
         self._waiting[failed.chunk.first] = failed.chunk

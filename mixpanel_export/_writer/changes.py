@@ -2,8 +2,8 @@
 
 All events from Mixpanel are compared, so both sides include the rows in `_export_duplicates`. Rows are compared by
 64-bit hashes, so that memory does not depend on the length of names and ids. An event is *re-keyed* if it was moved to
-another `distinct_id`. Only an event with an `$insert_id` can be re-keyed. Otherwise, an event with another
-`distinct_id` is a different event.
+another `distinct_id`. Only an event with an `$insert_id` can be re-keyed. An event without one
+whose `distinct_id` changed counts as one removed and one added event.
 """
 
 from collections.abc import Sequence

@@ -112,9 +112,10 @@ def move_duplicates(
     *,
     page_size: int = PAGE_SIZE,
 ) -> None:
-    """Move the duplicates among *new* and older batches of the project and update the ledger's counts.
+    """Move the duplicates between two *new* batches, or between a new and an older batch of the project.
 
-    The strays of all batches must be recorded. *page_size* limits how many bytes of rows are in memory at a time.
+    The counts in the ledger are updated. The strays of all batches must be recorded. *page_size* limits how many bytes
+    of rows are in memory at a time.
     """
     batches = batches_to_compare(connection, table, project, zone, new)
     if len(batches) < 2:

@@ -32,7 +32,7 @@ from mixpanel_export._writer.prepared import PreparedRead
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
 # Only a name with a backslash needs JSON decoding. `decode` checks that the bytes are UTF-8. TRY is needed because
-# both functions raise an error on invalid input.
+# `json_extract_string` and `decode` raise an error on invalid input.
 NAME = """
 CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$')) ELSE TRY(decode(encode(raw))) END
 """
@@ -70,7 +70,7 @@ FROM (
     )
 )
 """
-# Text without an offset is local time. Only this text can be cast with a zone appended.
+# Text without an offset is local time. With a zone appended, text that already has an offset cannot be cast.
 _LOCAL_ISO = """
 coalesce(TRY_CAST(ids[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(ids[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(ids[1] AS TIMESTAMPTZ))::TIMESTAMP

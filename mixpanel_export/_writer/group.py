@@ -23,7 +23,7 @@ class Group:
     ) -> None:
         self.chunks = [chunk]
         self.on_all_processors = on_all_processors
-        """Whether loading may use all processors, because no other task in the export needs one."""
+        """Whether loading may use all processors. It may if no other task of the export needs one."""
         self.rows = chunk.batch.rows
         """The number of rows to insert."""
         self.size = chunk.staged.size

@@ -20,8 +20,8 @@ _MIN_LINE = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _PIECE = 1 << 20
 _USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
-# The number of bytes that the search for the end of a string advances at each byte. A quote or a control byte ends the
-# search; a backslash skips the next byte.
+# For each byte value, the number of bytes by which the search for the end of a string advances. A quote or a control byte
+# ends the search; a backslash skips the next byte.
 _STEPS = np.ones(256, dtype=np.int32)
 _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
 # The same search for a single string, used if it is longer than `_USUAL_NAME`.

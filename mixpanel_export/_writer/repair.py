@@ -86,7 +86,7 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
-    """Return, for each line, whether DuckDB can parse it. The query uses a list, because a table may change the order."""
+    """Return, for each line, whether DuckDB can parse it. The lines are passed as a list, which keeps their order."""
     with memory_for_lines(connection, max(map(len, lines), default=0)):
         ((flags,),) = connection.execute(
             "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",

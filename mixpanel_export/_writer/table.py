@@ -197,7 +197,7 @@ class EventsTable:
             return Totals(self._count(self.name) - self._rows_before, removed)
 
     def record_target(self) -> None:
-        """Add the requested days to the target days. Mixpanel must have accepted the account and the selection.
+        """Add the requested days to the target days. Call this when Mixpanel has accepted the account and the selection.
 
         If the export has a `limit`, nothing is recorded, because its days are never considered exported.
         """

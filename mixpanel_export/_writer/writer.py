@@ -39,7 +39,7 @@ class Writer:
             return [*committed]
 
     def fail(self, failed: ChunkFailed) -> list[Failed]:
-        """Record that a chunk was given up, and return the verdict on it."""
+        """Record that a chunk was given up on, and return the verdict on it."""
         self._table.record_failure(failed, self._now())
         return [Failed(failed.chunk)]
 

@@ -185,7 +185,7 @@ def _new_name(path: Path, text: str, *, replace: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _TypedAnswers:
-    """Whether each answer was typed on the terminal. Only such answers can be asked for again."""
+    """For each answer, whether the user typed it on the terminal. Only typed answers can be asked for again."""
 
     secret: bool
     region: bool
@@ -197,7 +197,7 @@ def _test_until_accepted(
 ) -> tuple["Credentials", str]:
     """Test the account. Return the accepted credentials, and the result of the test as a sentence.
 
-    If Mixpanel rejects the account, the user is asked again for an answer that may be wrong, at most twice.
+    If Mixpanel rejects the account, the user is asked again, at most twice, for an answer that may be wrong.
 
     Raises:
         AuthenticationError, ConfigError: See `_test`.

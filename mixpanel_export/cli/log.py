@@ -19,7 +19,7 @@ _FORMAT = "mixpanel_export.log_format"
 
 
 def _store(ctx: click.Context, _option: click.Parameter, value: str) -> None:
-    ctx.meta[_FORMAT] = value  # the group needs it when it reports an error
+    ctx.meta[_FORMAT] = value  # the command group reads the format when it reports an error
 
 
 log_format_option = click.option(

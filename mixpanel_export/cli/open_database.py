@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mixpanel_export._quota.processes import Usage
 
 _MIN_QUOTA_WAIT = 5.0  # seconds; a shorter wait for the quota is not mentioned
-_MAX_AGE = 3_500.0  # seconds; the quota file may no longer have older requests
+_MAX_AGE = 3_500.0  # seconds; older requests may be gone from the quota file, so an earlier start is unknown
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def explained(error: DatabaseLockedError, db: str, wait: float | None = None) ->
 
 
 def _usage(pid: int | None) -> "Usage | None":
-    """Return the usage of the project that the process exports; None if it does not seem to export."""
+    """Return the usage of the project that the process exports; None if that process does not seem to export."""
     from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.processes import usages_of
 

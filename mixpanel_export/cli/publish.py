@@ -120,11 +120,11 @@ def command(
     'mpx-export[lake]'. Credentials and other settings come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and
     AWS_ENDPOINT_URL.
 
-    The first run writes every day, for example to date=2024-01-31/data.parquet. Later runs write only the days that have
-    changed, and delete days that the table no longer has. Rows without a time are in date=__HIVE_DEFAULT_PARTITION__. Each
-    file is replaced atomically, but a query that reads several files during a run can see old and new days. With --format
-    delta, the data set is a Delta table. Each run then changes it in one commit, so a query sees either the old or the new
-    data set. If two runs overlap, one of them fails.
+    The first run writes every day, for example to date=2024-01-31/data.parquet. Later runs write only the days that
+    have changed, and delete days that the table no longer has. Rows without a time are in
+    date=__HIVE_DEFAULT_PARTITION__. Each file is replaced atomically, but a query that reads several files during a run
+    can see a mix of old and new days. With --format delta, the data set is a Delta table. Each run then changes it in
+    one commit, so a query sees either the old or the new data set. If two runs overlap, one of them fails.
 
     The files have all columns of the table except export_batch. If the columns of a flat table change, all days are
     written again. A column named date is renamed to date_2, because readers add a column date from the folder names. polars

@@ -28,7 +28,7 @@ Raw exports have one quota; queries of event counts and profiles share another. 
 this user sent from this machine. Mixpanel also counts requests from other machines and programs.
 """
 
-_MAX_AGE = 3_500.0  # seconds; the quota file may no longer have older requests
+_MAX_AGE = 3_500.0  # seconds; older requests may be gone from the quota file, so an earlier start is unknown
 
 
 @click.command("quota", short_help="Show how many requests are left this hour.", epilog=EXAMPLES)

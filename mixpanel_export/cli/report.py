@@ -287,7 +287,7 @@ def export_command(
 
 
 def selection_advice(error: SelectionError, events: Sequence[str] | None, where: str | None) -> str | None:
-    """Return the options that export the table's own selection; None if the error has another cause.
+    """Return the options to use or leave out to match the table's selection; None if there are none.
 
     *events* and *where* have the values of this export's options.
     """

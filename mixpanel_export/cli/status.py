@@ -232,7 +232,7 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
 
 
 def _shares_batch(coverage: "Coverage") -> bool:
-    """Whether a batch has an open day and other days. `resume` refetches all of them, so they are open, too."""
+    """Whether an open batch has several days. `resume` refetches whole batches, so all days of the batch count as open."""
     return any(batch.status == "open" and batch.days.length > 1 for batch in coverage.batches)
 
 

@@ -110,7 +110,7 @@ def _publication_as_dict(state: "PublicationState", db: str) -> dict[str, Any]:
 
 
 def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--resume") -> str:
-    """Return the command that fetches *days* with the options of the request for them."""
+    """Return the command that fetches *days*, with the options from `Coverage.options_for`."""
     options = coverage.options_for(days)
     return export_command(
         coverage.table,

@@ -59,7 +59,10 @@ def report_failure(ctx: click.Context, error: Exception, title: str | None) -> i
 def reported_profiles(
     ctx: click.Context, task: "SyncTask", output: Output, export: "Callable[[str], ParallelProfileResult]"
 ) -> tuple[list[dict[str, object]], int]:
-    """Export and publish the task's profiles, if any. Print an error. Return the results for JSON and the exit code."""
+    """Export and publish the task's profiles, if any. Return the results for JSON and the exit code.
+
+    If the export fails, its error is printed.
+    """
     if task.profiles is None:
         return [], 0
     try:

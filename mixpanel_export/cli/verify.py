@@ -120,9 +120,9 @@ def command(
 ) -> None:
     """Compare the rows of TABLE with Mixpanel's own counts, for each event name and day.
 
-    The command prints the days that differ, and commands that export them again. A day that is over 30 days old does not
-    fail, because Mixpanel may have changed its events since. The counts come from the Query API, which has its own quota
-    (see mpx quota); one request covers 200 event names.
+    The command prints the days that differ, and commands that export them again. Differences on days over 30 days old
+    do not make the command fail, because Mixpanel may have changed these events since. The counts come from the Query
+    API, which has its own quota (see mpx quota); one request covers 200 event names.
     """
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.credentials import resolve_credentials
