@@ -279,6 +279,7 @@ class DeltaPublications(Publications):
     """The same histories, published as a Delta table."""
 
     format = "delta"
+    needs_all_files = True
 
     def rows(self) -> Counter[Row]:
         return delta_rows(str(self.lake)) if (self.lake / "_delta_log").exists() else Counter()
@@ -288,6 +289,7 @@ class DeltaProfiles(ProfilePublications):
     """Histories of profiles, published as a Delta table."""
 
     format = "delta"
+    needs_all_files = True
 
     def rows(self, lake: Path) -> Counter[Row]:
         return delta_rows(str(lake)) if (lake / "_delta_log").exists() else Counter()
