@@ -1,7 +1,7 @@
 """Settings for all tests, and the project and database of the `mpx` tests."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -55,14 +55,18 @@ def _own_quota(monkeypatch: pytest.MonkeyPatch, _quota_files: Iterator[Path]) ->
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _copied_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Make new databases copies of an empty one: the tests create over a thousand, and DuckDB needs 20 ms for each."""
+def copied_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Make new databases copies of an empty one: the tests create over a thousand, and DuckDB needs 20 ms for each.
+
+    The value is the original function, for tests that need it.
+    """
+    original = path.write_empty_database
     empty = tmp_path_factory.mktemp("empty") / "empty.duckdb"
     path.write_empty_database(empty)
     content = empty.read_bytes()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(path, "write_empty_database", lambda new: new.write_bytes(content))
-        yield
+        yield original
 
 
 @pytest.fixture
