@@ -1,4 +1,4 @@
-"""Makes calls in other threads. An async call gets its own event loop there, and any thread can cancel the call."""
+"""Runs calls in other threads. An async call gets its own event loop there, and any thread can cancel the call."""
 
 import asyncio
 import sys
@@ -76,7 +76,7 @@ class LoopThread(Generic[T]):
 
 
 def call_outside_loop(call: Callable[[], T]) -> T:
-    """Make a call in a thread without an event loop. An anyio lock created there can be used in any loop."""
+    """Run *call* in a thread that has no event loop. An anyio lock created there can be used in any loop."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(context_without_loop().run, call).result()
 

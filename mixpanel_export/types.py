@@ -1,6 +1,6 @@
-"""The values of `mixpanel_export.results` and `inspection`, in a module named as in mixpanel_data.
+"""Re-exports the classes of `results`, `inspection` and `profiles` under the module name that mixpanel_data uses.
 
-Nothing in this package returns the class that is defined here. It exists for scripts that import it.
+Nothing in this package returns `TableMetadata`. It is defined for scripts that import it.
 """
 
 from dataclasses import asdict, dataclass

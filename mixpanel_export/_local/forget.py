@@ -45,7 +45,7 @@ PROPERTIES = {
     "device_id": "$device_id",
     "before_identity": "$distinct_id_before_identity",
 }
-"""The properties that can be compared in addition to `distinct_id`, keyed by the values of *also*."""
+"""Properties besides `distinct_id` that the ids can be compared with, keyed by the names that *also* accepts."""
 
 _NO_ROWS = "(SELECT 0 AS rowid, batch AS export_batch, * EXCLUDE (batch) FROM _export_duplicates WHERE false)"
 _REMOVED = """
@@ -121,7 +121,7 @@ DELETE FROM _export_strays WHERE rowid IN (
 def forget_people(
     path: Path, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
 ) -> ForgetResult:
-    """Delete every event and profile whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.
+    """Delete every event and profile whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing is.
 
     *also* contains keys of `PROPERTIES`: these properties are also compared with the ids. If *table* is None, all exported
     tables are searched.
@@ -238,7 +238,7 @@ def _errors(path: Path, message: str) -> Iterator[None]:
 
 
 def _tables(connection: Connection, table: str | None) -> list[str]:
-    """Return the tables in the ledger, or *table* and its unfinished replacement."""
+    """Return all tables in the ledger or, if *table* is given, only that table and its unfinished replacement."""
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM _export_batches ORDER BY table_name"
     ).fetchall()

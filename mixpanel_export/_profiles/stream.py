@@ -67,7 +67,7 @@ async def fetch_pages(
 
 
 def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dict[str, Any]]:
-    """Yield the profiles of all pages. *at_once* pages are fetched together.
+    """Yield the profiles of all pages. Up to *at_once* pages are fetched concurrently.
 
     If Mixpanel drops the session, the pages are fetched again in a new session. The stream continues only if all pages that
     were already yielded are unchanged.
@@ -136,8 +136,8 @@ class _Stream:
             numbers = range(start, min(start + self._at_once, session.pages))
             for number, page in zip(numbers, self._fetch(session, numbers), strict=True):
                 yield from self._yield_if_new(number, page, state)
-        # If a page was short, more pages may follow the expected ones. After a full page, only an empty one proves that the
-        # total is not too low.
+        # If a page was short, more pages may follow the expected ones. If the last page is full, the total may be too low:
+        # only an empty page proves that there are no more profiles.
         for number in count(session.pages):
             if session.id is None or (state.entries >= session.total and not session.is_full(page)):
                 break

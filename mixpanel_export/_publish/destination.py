@@ -49,7 +49,7 @@ def normalize(destination: str | Path) -> str:
             raise ArgumentError("destination", f"must be a path on this machine, got {text}")
         return _folder(unquote(url.path))
     if url.scheme not in _SCHEMES:
-        raise ArgumentError("destination", f"has the unknown scheme {url.scheme}", advice=_ADVICE)
+        raise ArgumentError("destination", f"has an unknown scheme: {url.scheme}", advice=_ADVICE)
     return _url(url)
 
 
@@ -99,7 +99,7 @@ def _options(destination: str, connection: Connection) -> dict[str, str]:
 
 
 def open_store(destination: str, db: Path, check: Callable[[], None], connection: Connection) -> Store:
-    """Return the files of a normalized destination. *check* is called during transfers, and raises an error to stop them.
+    """Open the store that holds the files of a normalized destination. *check* is called during transfers, and raises an error to stop them.
 
     Raises:
         ArgumentError: The endpoint is not encrypted.
@@ -130,6 +130,6 @@ def _url(url: SplitResult) -> str:
             advice="set the credentials in the environment",
         )
     if not url.netloc:
-        raise ArgumentError("destination", "must have a bucket or container, such as s3://bucket/events")
+        raise ArgumentError("destination", "must name a bucket or container, as in s3://bucket/events")
     path = "/".join(filter(None, url.path.split("/")))
     return f"{url.scheme}://{url.netloc}/{path}".rstrip("/")

@@ -94,7 +94,7 @@ class GateStatistics:
 
     @property
     def reported_wait(self) -> int | None:
-        """Whole seconds until the next request, for users; None if no caller waits, or only for a short time."""
+        """Whole seconds until the next request, for users; None if no caller is waiting or the wait is short."""
         if not self.waiting or self.next_slot_in <= _MIN_REPORTED_WAIT:
             return None
         return math.ceil(self.next_slot_in)
@@ -168,7 +168,7 @@ class Gate:
 
         The caller may connect about two seconds before its slot, and not earlier, because an open connection should not
         idle for minutes. Only one caller may connect for each slot. If the quota limits concurrent requests, the caller
-        also waits until fewer blocks than this limit are running.
+        also waits until fewer than that many blocks are running.
 
         A block that ends before its request is admitted consumes no quota. After a `RateLimitError`, all requests
         pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly

@@ -5,7 +5,7 @@
 | 429 | all requests pause for `Retry-After`, or for 1 minute, doubled after each consecutive 429, up to `max_wait` |
 | no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random delay of up to 1, 2, 4 … 60 s, or after `Retry-After` if that is longer (at most an hour); up to `retries` times |
 | a second broken or timed-out response | split the batch in two; if it cannot be split, retry |
-| 400 `Timeout Error.` or a line over 64 MiB | split the batch in two immediately; if it cannot be split, retry or give up |
+| 400 `Timeout Error.` or a line over 64 MiB | split the batch in two immediately; if it cannot be split, a 400 is retried, and a long line fails its day |
 | anything else | give up, because a retry would fail again |
 
 The server needs less time for a smaller chunk, and less data is lost if its response breaks off. After enough splits,

@@ -1,6 +1,6 @@
 """Decides which of several rows with the same identity to keep. Pure functions.
 
-The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
+The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as text, exactly as sent. A row
 without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last. If several rows have the
 last processing time, the winner is the row whose text sorts last. So the result does not depend on the order in which rows
 or batches arrive.
@@ -16,11 +16,11 @@ from mixpanel_export._ndjson import scalar_texts
 
 Candidate = tuple[int, str, str | None, str | None, str | None, float | None, str, bool, int, int]
 """The key, the event name, the four values that DuckDB extracts for `MEMBERS` (the last one as a number), `properties`,
-whether the row lies within its batch's days, the batch, and the row number. Rows with the same identity have the same
-key."""
+whether the row lies within its batch's days, the batch, and the row number. The key is a hash. Rows with the same
+identity have the same key, but other rows may have it, too."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL for the paths of the compared members of `properties`. One call extracts them all, because a call uses much memory."""
+"""SQL for the paths of the compared members of `properties`. A single call extracts them all, because each call uses a lot of memory."""
 
 ROW_OVERHEAD = 512
 """The bytes of memory that a row needs in Python, in addition to its text."""
@@ -80,7 +80,7 @@ def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> 
         -batch,
         number,
     )
-    # The key is part of the identity, so that the result does not depend on which rows share a page.
+    # Rows are also grouped by their key, so that the result does not depend on which rows share a page.
     identity = (key, name, *_as_sent(number, [time, distinct_id, insert_id], properties))
     rows = by_identity.get(identity)
     if rows is None:

@@ -129,7 +129,7 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
 @click.argument("name", shell_complete=complete.accounts)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(*, name: str, yes: bool) -> None:
-    """Remove the account NAME and its secret from the configuration file. Mixpanel does not show the secret again."""
+    """Remove the account NAME and its secret from the configuration file. Mixpanel will not show the secret again."""
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._local.accounts import check_known, remove_account
 

@@ -177,7 +177,7 @@ def _summary_lines(outcome: Outcome, db: str) -> Iterator[str]:
     single_request_seconds = FIRST_BYTE + days * SECONDS_PER_DAY
     yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s with {requests} requests, up to {concurrent} at a time"
     received = result.total_rows + result.removed_duplicates
-    yield f"received  {received:,} events, of which {result.removed_duplicates:,} duplicates were removed (Mixpanel can also send duplicates)"
+    yield f"received  {received:,} events, of which {result.removed_duplicates:,} were removed as duplicates (Mixpanel sends duplicates, too)"
     yield f"computed  one request would take {single_request_seconds:.1f} s ({FIRST_BYTE} s to the first byte, {SECONDS_PER_DAY} s per day)"
     if outcome.exact:
         yield "compared  identical to the simulator's events in every column and in the text of properties"

@@ -128,7 +128,7 @@ def all_of(terms: Sequence[Term]) -> Term:
 
 
 def not_(term: Term) -> Term:
-    """Return a term for `not`. It is true for an undefined value, and undefined for other values that are not booleans."""
+    """Return a term for `not`. The result is true if the value is undefined, and undefined if it is neither undefined nor a boolean."""
 
     def evaluate(scope: Scope) -> bool | None:
         value = term(scope)

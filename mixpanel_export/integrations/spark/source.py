@@ -50,7 +50,7 @@ class MixpanelEvents(DataSource):
 
     @classmethod
     def name(cls) -> str:
-        """Return the name for `format`."""
+        """Return the name to pass to `spark.read.format`."""
         return "mixpanel"
 
     def schema(self) -> StructType:
