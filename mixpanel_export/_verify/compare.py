@@ -154,6 +154,8 @@ def _untimed(part_differences: Iterable[Difference], table: TableCounts) -> Iter
     """Yield the differences that rows without a time explain.
 
     If an event name has enough rows without a time in a set of batches, they explain all its differences in these batches.
+    An event without a time may be in two batches. The table shows the row of one batch, but Mixpanel may count the event on
+    a day of the other batch. For this reason, hidden rows count too.
     """
     by_batches: defaultdict[tuple[str, frozenset[int]], list[Difference]] = defaultdict(list)
     for difference in part_differences:
@@ -161,8 +163,18 @@ def _untimed(part_differences: Iterable[Difference], table: TableCounts) -> Iter
             by_batches[difference.name, difference.day.batches].append(difference)
     for (name, batches), group in by_batches.items():
         rows = sum(table.untimed.get((name, number), 0) for number in batches - table.changed)
+        rows += _untimed_elsewhere(name, batches, table)
         if sum(difference.surplus for difference in group) <= rows:
             yield from (difference.cell for difference in group)
+
+
+def _untimed_elsewhere(name: str, batches: frozenset[int], table: TableCounts) -> int:
+    """Return the number of events without a time that *batches* received, but whose visible row is in another batch."""
+    return sum(
+        count
+        for (its_name, number, newer), count in table.hidden_untimed.items()
+        if its_name == name and number in batches - table.changed and newer not in batches | table.changed
+    )
 
 
 def failed_days(

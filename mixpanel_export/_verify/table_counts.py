@@ -60,6 +60,9 @@ _HIDDEN = "SELECT batch, count(*) FROM _export_duplicates GROUP BY ALL"
 _UNTIMED = """
 SELECT event_name, export_batch, count(*) FROM {table} WHERE event_time IS NULL GROUP BY ALL
 """
+_HIDDEN_UNTIMED = """
+SELECT event_name, batch, lost_to, count(*) FROM _export_duplicates WHERE event_time IS NULL GROUP BY ALL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class TableCounts:
     """The number of rows without a time, by name and batch."""
     hidden: Mapping[int, int]
     """For each batch, the number of its rows that are hidden because another batch has a newer version."""
+    hidden_untimed: Mapping[tuple[str, int, int], int]
+    """The number of hidden rows without a time, by name, batch, and the batch that has the newer version."""
     changed: frozenset[int]
     """The batches whose number of rows differs from the ledger. The ledger cannot explain their differences."""
 
@@ -172,11 +177,13 @@ def read_counts(connection: Connection, table: TableCoverage, days: Chunk, zone:
     untimed = connection.execute(_UNTIMED.format(table=source)).fetchall()
     has_hidden = table_exists(connection, "_export_duplicates")  # the first releases did not have this table
     hidden = connection.execute(_HIDDEN).fetchall() if has_hidden else []
+    hidden_untimed = connection.execute(_HIDDEN_UNTIMED).fetchall() if has_hidden else []
     return TableCounts(
         {(name, day): count for name, day, count in rows},
         frozenset(name for (name,) in names),
         {(name, batch): count for name, batch, count in untimed},
         dict(hidden),
+        {(name, batch, newer): count for name, batch, newer, count in hidden_untimed},
         _changed_batches(connection, table),
     )
 

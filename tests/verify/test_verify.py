@@ -10,7 +10,8 @@ import pytest
 from examples import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
-from projects import FIRST, LAST, exported, project, verified, verify
+from projects import FIRST, LAST, change, exported, project, verified, verify, wrong
+from support import query
 
 from mixpanel_export import VerifyResult
 from mixpanel_export.simulator import Counting
@@ -43,6 +44,18 @@ TEXT_TIMES: dict[str, Any] = dict.fromkeys(
     "timezone": "Australia/Lord_Howe",
 }
 """A project with a time that is written as text with an offset, near the end of a day."""
+UNTIMED_COPIES: dict[str, Any] = {
+    "seed": 39,
+    "events_per_day": 32,
+    "duplicates": 0.5,
+    "missing_insert_id": 0.0,
+    "odd": 0.0,
+    "awkward": 0.1,
+    "rejects": 0.05,
+    "leaks": 0.1,
+    "timezone": None,
+}
+"""A project that sends an event without a time with two days."""
 
 
 def compared(
@@ -60,6 +73,7 @@ def compared(
 @given(PROJECTS, EXPORTS, st.sampled_from(["identical", "compacted"]), st.booleans())
 @examples(4, 60)
 @example(TEXT_TIMES, {"chunk_days": 1, "dedupe": False, "events": None}, "identical", False)
+@example(UNTIMED_COPIES, {"chunk_days": 1, "dedupe": True, "events": None}, "identical", False)
 def test_no_complete_table_differs(content: Any, options: Any, duplicates: Any, zeros: bool) -> None:
     """Whatever the events are and however they were exported, nothing is unexplained."""
     result = compared(content, options, Counting(duplicates, zeros=zeros))
@@ -97,3 +111,17 @@ async def test_a_complete_table_is_verified(db: Path) -> None:
     assert (result.days, result.table_rows, result.mixpanel_events) == (10, rows, rows)
     assert result.events == len({row.event_name for row in sim.rows(FIRST, LAST)})
     assert (result.timezone, result.requests) == ("UTC", 2)
+
+
+async def test_a_deleted_event_explains_nothing_in_another_batch(db: Path) -> None:
+    """An event without a time, which two batches have, is no evidence once it is deleted from the table."""
+    sim = project(**UNTIMED_COPIES)
+    await exported(sim, db, chunk_days=1)
+    assert (await verified(sim, db)).verified
+    ((batch, name, day),) = query(
+        db,
+        "SELECT lost_to, event_name, from_date::VARCHAR FROM _export_duplicates JOIN _export_batches USING (batch) "
+        "WHERE event_time IS NULL",
+    )
+    change(db, f"DELETE FROM events WHERE export_batch = {batch} AND event_time IS NULL")
+    assert (name, day) in wrong(await verified(sim, db))
