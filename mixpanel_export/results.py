@@ -127,7 +127,7 @@ class ParallelFetchResult:
             ("batches", f"{self.successful_batches} of {batches}" if batches else "none to fetch"),
             ("seconds", f"{self.duration_seconds:.1f}"),
         ]
-        rows += [("days added", " to ".join(days)) for days in self.added_date_ranges]
+        rows += [("also fetched", " to ".join(dict.fromkeys(days))) for days in self.added_date_ranges]
         counts = {
             "duplicates removed": self.removed_duplicates,
             "rejects": self.rejects,

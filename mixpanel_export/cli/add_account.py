@@ -140,13 +140,13 @@ def add(
     if not no_test:
         credentials, test_result = _test_until_accepted(credentials, api_url, typed)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
+    _offer_defaults(path)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
     )
     click.echo(f"Added {name} ({facts}) to {path}. {test_result or _advice(name)}")
     if api_url:
         click.echo(f"{api_url} is not stored; the account is used with it only while MPX_API_URL is set.")
-    _offer_defaults(path)
     account = [] if is_default else ["--account", name]
     click.echo(f"Next: {quoted([program(), 'export', *account, '--from', 'yesterday'])}")
 

@@ -19,7 +19,12 @@ def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[st
 def names_in(value: str) -> list[str]:
     """Return the names in an option's value, which is a JSON list or names separated by commas."""
     if not value.lstrip().startswith("["):
-        return [name.strip() for name in value.split(",") if name.strip()]
+        names = [name.strip() for name in value.split(",")]
+        if any(names) and not all(names):
+            raise click.BadParameter(
+                f"{value!r} has an empty name; write names that start with $ in single quotes, because a shell replaces $x"
+            )
+        return [name for name in names if name]
     try:
         names = json.loads(value)
     except ValueError as error:

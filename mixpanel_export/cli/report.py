@@ -95,7 +95,7 @@ def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:
         yield "skipped", ", ".join(map(_days, plan.skipped_date_ranges)) + " (already in the table)"
     if plan.added_date_ranges:
         yield (
-            "days added",
+            "also fetched",
             ", ".join(map(_days, plan.added_date_ranges)) + " (in the same batch as a requested day)",
         )
 
@@ -125,7 +125,7 @@ def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
     """Yield less common facts about an export; most exports have none."""
     if result.added_date_ranges:
         yield (
-            "days added",
+            "also fetched",
             ", ".join(map(_days, result.added_date_ranges)) + " (in the same batch as a requested day)",
         )
     if result.removed_duplicates:
@@ -336,4 +336,5 @@ def quoted(words: Sequence[str]) -> str:
 
 
 def _days(days: DateRange) -> str:
-    return f"{days[0]} to {days[1]}"
+    first, last = days
+    return first if first == last else f"{first} to {last}"

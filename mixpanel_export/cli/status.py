@@ -225,10 +225,18 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
                 else ""
             )
             days = ", ".join(map(str, ranges[:_MAX_RANGES]))
-            whole = (
-                "; all days of a batch are refetched" if status == "open" and _shares_batch(coverage) else ""
+            yield (
+                status,
+                f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}{_remark(coverage, status)}",
             )
-            yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}{whole}"
+
+
+def _remark(coverage: "Coverage", status: str) -> str:
+    if status == "open" and _shares_batch(coverage):
+        return "; all days of a batch are refetched"
+    if status == "failed" and any(day.rows for day in coverage.days if day.status == status):
+        return "; earlier events of these days are still in the table"
+    return ""
 
 
 def _shares_batch(coverage: "Coverage") -> bool:

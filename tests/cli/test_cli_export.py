@@ -230,7 +230,7 @@ def test_any_event_names_survive_the_command_line(names: list[str]) -> None:
     assert parse_events(click.Context(option), option.params[0], (event_words(names),)) == names
 
 
-@pytest.mark.parametrize("value", ["", " , ", "[", "[1]", '["a", ""]', "[]"])
+@pytest.mark.parametrize("value", ["", " , ", "Page View,", "[", "[1]", '["a", ""]', "[]"])
 def test_event_names_that_cannot_be_meant_are_refused(value: str) -> None:
     """An empty variable in a script does not export everything."""
     assert mpx("export", *WEEK, "-e", value).exit_code == 2

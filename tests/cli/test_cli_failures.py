@@ -103,7 +103,7 @@ def test_remarks_appear_when_there_is_something_to_remark() -> None:
         "x.duckdb",
     )
     assert [re.split(r"  +", line)[0] for line in lines[5:]] == [
-        "days added",
+        "also fetched",
         "duplicates",
         "rejects",
         "repaired",

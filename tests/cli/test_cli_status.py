@@ -177,6 +177,21 @@ def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
 
 
 @pytest.mark.usefixtures("env")
+def test_days_whose_refetch_failed_still_have_their_events(sim: Simulator, db: Path) -> None:
+    """The line of failed days mentions events of an earlier export, and only if there are any."""
+    remark = "earlier events of these days are still in the table"
+    sim.faults = [Fault("500")]
+    assert mpx("export", *NINE_DAYS, *ONE_A_REQUEST).exit_code == 1
+    assert remark not in mpx("status").stdout
+    sim.faults = []
+    assert mpx("retry").exit_code == 0
+    sim.faults = [Fault("500", first=date(2024, 3, 4))]
+    assert mpx("export", *NINE_DAYS, *ONE_A_REQUEST, "--append").exit_code == 1
+    assert held(db) == truth(sim)
+    assert remark in " ".join(mpx("status").stdout.split())
+
+
+@pytest.mark.usefixtures("env")
 def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Path) -> None:
     """Deleted rows are noticed, and the command restores them."""
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)

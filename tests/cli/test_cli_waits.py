@@ -128,14 +128,14 @@ def test_days_that_are_late_are_told_in_one_line() -> None:
     ranges = [("2024-02-27", "2024-02-28"), ("2024-02-29", "2024-02-29"), ("2024-03-02", "2024-03-02")]
     fields: dict[str, object] = {"failed_batches": 3, "failed_date_ranges": tuple(ranges)}
     lines = failure_lines(a_result(**fields, errors=(late, late, late)), "mpx …")
-    days = "2024-02-27 to 2024-02-29, 2024-03-02 to 2024-03-02"
+    days = "2024-02-27 to 2024-02-29, 2024-03-02"
     assert lines[1:3] == [
         f"  {days}: the quota is used up, and --max-wait is too short",
         "To fetch the rest, in 10 min:",
     ]
     lines = failure_lines(a_result(**fields, errors=(late, errors.ServerError("broke"), late)), "mpx …")
-    assert lines[1] == "  2024-02-29 to 2024-02-29: broke"
-    assert lines[2].startswith("  2024-02-27 to 2024-02-28, 2024-03-02 to 2024-03-02: the quota")
+    assert lines[1] == "  2024-02-29: broke"
+    assert lines[2].startswith("  2024-02-27 to 2024-02-28, 2024-03-02: the quota")
     assert lines[3] == "To fetch the rest:"
 
 

@@ -134,8 +134,8 @@ def test_the_plan_is_what_the_export_then_does(
     assert plan["date_ranges"] == asked(sim, since)
     assert result.exit_code == 0
     added = plan["added_date_ranges"]
-    assert ("days added: " in result.stderr) == bool(added)
-    assert all(f"{first} to {last}" in result.stderr for first, last in added)
+    assert ("also fetched: " in result.stderr) == bool(added)
+    assert all(first in result.stderr and last in result.stderr for first, last in added)
 
 
 @pytest.mark.usefixtures("url")
@@ -193,10 +193,10 @@ def test_an_unlimited_project_has_no_estimate() -> None:
     """The text is correct without a limit, and if an earlier batch must be fetched again."""
     plan = ExportPlan("t", (("2024-03-01", "2024-03-02"),), (), (("2024-03-02", "2024-03-02"),), 2, None, 0)
     assert plan_lines(plan, "x.duckdb", 0)[2:] == [
-        "requests    1, for 2 days",
-        "days added  2024-03-02 to 2024-03-02 (in the same batch as a requested day)",
-        "quota       no limit",
-        "estimate    no wait for the quota",
+        "requests      1, for 2 days",
+        "also fetched  2024-03-02 (in the same batch as a requested day)",
+        "quota         no limit",
+        "estimate      no wait for the quota",
         "  2024-03-01 to 2024-03-02  2 days",
     ]
 

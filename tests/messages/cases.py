@@ -350,6 +350,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx: no event": shell("export", *WEEK, "--events", ","),
     "mpx: events that are no JSON": shell("export", *WEEK, "--events", "[x"),
     "mpx: events that are no names": shell("export", *WEEK, "--events", "[1]"),
+    "mpx: an empty event name": shell("export", *WEEK, "--events", "Page View,"),
     "mpx: no duration": shell("export", *WEEK, "--max-wait", "soon"),
     "mpx: no time at all": shell("export", *WEEK, "--idle-timeout", "0"),
     "mpx: no first day": steps(configured(DEFAULT_ACCOUNT), shell("export")),

@@ -240,7 +240,7 @@ def test_a_notebook_shows_what_failed_and_why() -> None:
             repaired=1,
         )
     )
-    names = ["days added", "duplicates removed", "rejects", "repaired", "failed", "failed"]
+    names = ["also fetched", "duplicates removed", "rejects", "repaired", "failed", "failed"]
     assert shown.cells("th")[4:] == names
     span = "2024-01-08 to 2024-01-14"
     assert shown.cells("td")[4:] == [span, "3", "2", "1", f"{span}: broke", f"{span}: failed"]
