@@ -44,13 +44,19 @@ GROUP BY ALL
 """
 _HOURS = _ROWS.replace("{day}", "date_trunc('hour', event_time)")
 # Rows that compaction would merge into one, because they differ only in their time. Exact duplicates do not count, unless
-# the export kept duplicates.
+# the export kept duplicates. Times are compared as text, like in the removal of duplicates: two texts may be one time.
 _MERGEABLE = """
-SELECT event_name, day, sum(times - 1)::BIGINT FROM (
-    SELECT event_name, {day} AS day, {times} AS times FROM {table}
+WITH _groups AS (
+    SELECT event_name, {day} AS day, list(rowid) AS ids FROM {table}
     WHERE event_time >= ? AND event_time < ? AND insert_id <> ''
         AND coalesce(export_batch, -1) NOT IN (SELECT unnest(?::INTEGER[]))
-    GROUP BY event_name, {day}, distinct_id, insert_id
+    GROUP BY event_name, {day}, distinct_id, insert_id HAVING count(*) > 1
+), _members AS (
+    SELECT event_name, day, ids[1] AS key, unnest(ids) AS id FROM _groups
+)
+SELECT event_name, day, sum(times - 1)::BIGINT FROM (
+    SELECT _members.event_name, day, {times} AS times FROM _members JOIN {table} AS _events ON _events.rowid = id
+    GROUP BY _members.event_name, day, key
 ) WHERE times > 1 GROUP BY ALL
 """
 _BATCHES = """
@@ -208,7 +214,7 @@ def read_mergeable(connection: Connection, table: TableCoverage, days: Chunk, zo
 
     It keeps one of the rows with the same name, `distinct_id`, `$insert_id` and day.
     """
-    times = "count(DISTINCT event_time)" if table.deduplicated else "count(*)"
+    times = "count(DISTINCT properties->>'$.time')" if table.deduplicated else "count(*)"
     sql = _MERGEABLE.format(table=quoted(table.table), day=_day(zone), times=times)
     rows = connection.execute(sql, _parameters(table, days, zone)).fetchall()
     return Counter({(name, day): count for name, day, count in rows})

@@ -56,6 +56,8 @@ UNTIMED_COPIES: dict[str, Any] = {
     "timezone": None,
 }
 """A project that sends an event without a time with two days."""
+TWO_TEXTS = UNTIMED_COPIES | {"seed": 4678, "events_per_day": 22, "missing_insert_id": 0.3, "odd": 0.1}
+"""A project with an event whose time is written as an integer, and as a decimal number in its duplicate."""
 
 
 def compared(
@@ -74,6 +76,7 @@ def compared(
 @examples(4, 60)
 @example(TEXT_TIMES, {"chunk_days": 1, "dedupe": False, "events": None}, "identical", False)
 @example(UNTIMED_COPIES, {"chunk_days": 1, "dedupe": True, "events": None}, "identical", False)
+@example(TWO_TEXTS, {"chunk_days": 3, "dedupe": True, "events": None}, "compacted", False)
 def test_no_complete_table_differs(content: Any, options: Any, duplicates: Any, zeros: bool) -> None:
     """Whatever the events are and however they were exported, nothing is unexplained."""
     result = compared(content, options, Counting(duplicates, zeros=zeros))
