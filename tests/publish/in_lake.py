@@ -208,7 +208,7 @@ def test_a_delta_table_changes_at_once(exported: Path, tmp_path: Path) -> None:
     publish(exported, lake, prune_after=0)
     assert delta_rows(lake) == Counter(query(exported, columns))
     files = {path.relative_to(lake).as_posix() for path in Path(lake).glob("*/*.parquet")}
-    assert files == {f"{uri.partition('lake/')[2]}" for uri in DeltaTable(lake).file_uris()}
+    assert files == {uri.rpartition("/lake/")[2] for uri in DeltaTable(lake).file_uris()}
 
 
 def test_of_two_publishers_one_fails(exported: Path, tmp_path: Path) -> None:
