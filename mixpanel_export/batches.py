@@ -140,7 +140,7 @@ def open_stream(
     tuning: Tuning = STREAM_TUNING,
 ) -> "BatchStream":
     """Return the stream that the arguments describe. Raises the same errors as `stream_batches`."""
-    job = call_outside_loop(partial(checked_job, arguments, tuning))
+    job = call_outside_loop(partial(checked_job, arguments, tuning, purpose="stream of batches"))
     options = StreamOptions(
         folder=folder, max_chunks=job.workers, in_order=ordered, http2=http2, transport=transport
     )

@@ -177,8 +177,10 @@ class ExportArguments:
             )
 
 
-def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> Job:
-    """Return the job that the arguments describe.
+def checked_job(
+    arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING, *, purpose: str | None = None
+) -> Job:
+    """Return the job that the arguments describe. `mpx quota` shows *purpose*; the default names the table and the file.
 
     Raises:
         ValueError, ConfigError: See `export_events`.
@@ -217,7 +219,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> 
             parameters.url,
             credentials.project_id,
             tuning.pauses,
-            f"export into table {arguments.table} of {path}",
+            purpose or f"export into table {arguments.table} of {path}",
         ),
         workers=1 if arguments.is_single_request else min(arguments.max_workers, _MAX_WORKERS),
         chunk_days=_ANY_LENGTH if arguments.is_single_request else arguments.chunk_days,

@@ -35,6 +35,13 @@ def test_the_lines_are_those_that_mixpanel_sends(
     assert not (tmp_path / "events.duckdb").exists()
 
 
+@pytest.mark.usefixtures("env")
+def test_the_quota_does_not_name_a_file() -> None:
+    """`mpx quota` says that a stream used the requests, because no table was written."""
+    assert mpx("export", *NINE_DAYS, "--stdout", "--quiet", "--per-hour", "60").exit_code == 0
+    assert "by stream of batches" in mpx("quota").stdout
+
+
 def day_lines(sim: Simulator, number: int) -> set[bytes]:
     day = date.fromordinal(FIRST.toordinal() + number)
     return set(sim.lines(day, day))
