@@ -22,7 +22,7 @@ ROW_GROUP = 122_880
 
 _MIN_MEMORY, _MAX_MEMORY = 96_000_000, 512_000_000  # bytes
 # Bytes for libraries, blocks, mapped files and validation, measured with ten workers.
-_OTHER_MEMORY = 274_000_000
+_OTHER_MEMORY = 284_000_000
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each inserting thread fills its own row group
 # With this optimizer, DuckDB 2.0 returns wrong or too few rows, or crashes, if a transaction deletes from a table,

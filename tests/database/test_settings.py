@@ -86,9 +86,9 @@ def test_memory_and_threads_are_what_the_environment_says(
 def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB gets the memory that the rest of an export leaves, but never more than its own limit or default."""
     default = memory_limit()
-    monkeypatch.setenv("MPX_PROCESS_MEMORY", "370MB")
+    monkeypatch.setenv("MPX_PROCESS_MEMORY", "380MB")
     assert memory_limit() == 96_000_000
-    monkeypatch.setenv("MPX_PROCESS_MEMORY", "420MB")
+    monkeypatch.setenv("MPX_PROCESS_MEMORY", "430MB")
     assert memory_limit() == 146_000_000
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "100MB")
     assert memory_limit() == 100_000_000
@@ -105,7 +105,7 @@ def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.Mon
         ("MPX_MEMORY_LIMIT", "95.9MB"),
         ("MPX_MEMORY_LIMIT", "9" * 400 + "GB"),
         ("MPX_PROCESS_MEMORY", "much"),
-        ("MPX_PROCESS_MEMORY", "369.9MB"),
+        ("MPX_PROCESS_MEMORY", "379.9MB"),
         ("MPX_THREADS", "0"),
     ],
 )
