@@ -2,9 +2,10 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -154,6 +155,20 @@ def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int =
     os.close(terminal)
     assert process.returncode == exit_code
     return shown.decode()
+
+
+def interrupted(script: str, words: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """Send SIGINT to a Python script once it has written HERE to stderr. Return its exit code and the rest of its output."""
+    command = [sys.executable, "-c", script, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.read(4) == b"HERE"
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=100)
+        finally:
+            process.kill()  # has no effect on a process that has ended
+    return process.returncode, out, err.replace(b"HERE", b"")
 
 
 def _dialog(terminal: int, asked: Iterable[tuple[bytes, str]]) -> bytes:

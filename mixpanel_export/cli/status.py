@@ -234,9 +234,10 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
 def _remark(coverage: "Coverage", status: str) -> str:
     if status == "open" and _shares_batch(coverage):
         return "; all days of a batch are refetched"
-    if status == "failed" and any(day.rows for day in coverage.days if day.status == status):
-        return "; earlier events of these days are still in the table"
-    return ""
+    old = sum(day.rows > 0 for day in coverage.days if day.status == "failed") if status == "failed" else 0
+    return (
+        f"; {old:,} of them still {'has' if old == 1 else 'have'} earlier events in the table" if old else ""
+    )
 
 
 def _shares_batch(coverage: "Coverage") -> bool:

@@ -1,13 +1,12 @@
 """Ctrl-C in commands that only read a file: it also stops DuckDB's threads."""
 
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 from examples import slow
+from shell import interrupted
 
 from mixpanel_export._database.schema import create_events_table, create_ledger
 
@@ -60,13 +59,4 @@ def test_ctrl_c_stops_the_statement(words: list[str], db: Path, monkeypatch: pyt
             """INSERT INTO _export_batches BY NAME SELECT 1 AS batch, 'events' AS table_name, 'complete' AS status,
             '1' AS project, DATE '2024-03-01' AS from_date, DATE '2024-03-01' AS to_date, 'UTC' AS timezone"""
         )
-    command = [sys.executable, "-c", CHILD, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        assert process.stderr.read(4) == b"HERE"
-        process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=100)
-        finally:
-            process.kill()  # has no effect on a process that has ended
-    assert (process.returncode, out, err.replace(b"HERE", b"")) == (130, b"", b"Interrupted.\n")
+    assert interrupted(CHILD, words) == (130, b"", b"Interrupted.\n")

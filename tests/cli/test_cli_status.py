@@ -179,7 +179,7 @@ def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
 @pytest.mark.usefixtures("env")
 def test_days_whose_refetch_failed_still_have_their_events(sim: Simulator, db: Path) -> None:
     """The line of failed days mentions events of an earlier export, and only if there are any."""
-    remark = "earlier events of these days are still in the table"
+    remark = "6 of them still have earlier events in the table"
     sim.faults = [Fault("500")]
     assert mpx("export", *NINE_DAYS, *ONE_A_REQUEST).exit_code == 1
     assert remark not in mpx("status").stdout

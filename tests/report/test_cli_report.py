@@ -1,7 +1,5 @@
 """`mpx report`."""
 
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 from report_pages import CONTROL, create_database
-from shell import mpx, one_error
+from shell import interrupted, mpx, one_error
 
 # The statement reports that it runs, and then runs longer than any test.
 ENDLESS = """
@@ -108,16 +106,7 @@ def test_without_the_extra_nothing_is_written(path: Path, monkeypatch: pytest.Mo
 )
 def test_ctrl_c_during_a_statement_is_one_line(path: Path) -> None:
     """A report that is interrupted while DuckDB runs a statement exits with 130 and writes no file."""
-    words = [sys.executable, "-c", ENDLESS, "report", str(path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        assert process.stderr.read(4) == b"HERE"
-        process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=100)
-        finally:
-            process.kill()  # has no effect on a process that has ended
-    assert (process.returncode, out, err) == (130, b"", b"Interrupted.\n")
+    assert interrupted(ENDLESS, ["report", str(path)]) == (130, b"", b"Interrupted.\n")
     assert not Path("app-report.html").exists()
 
 
