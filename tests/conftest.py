@@ -2,7 +2,7 @@
 
 import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,6 @@ from hypothesis import settings
 from shell import environment
 from support import ACCOUNT, simulator
 
-from mixpanel_export._database import path
 from mixpanel_export.simulator import Simulator
 
 BACKENDS = ["asyncio", "trio"]
@@ -64,21 +63,6 @@ def _own_quota(monkeypatch: pytest.MonkeyPatch, _quota_files: Iterator[Path]) ->
     folder = next(_quota_files)
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("MPX_STATE_DIR", str(folder))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def copied_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
-    """Make new databases copies of an empty one: the tests create over a thousand, and DuckDB needs 20 ms for each.
-
-    The value is the original function, for tests that need it.
-    """
-    original = path.write_empty_database
-    empty = tmp_path_factory.mktemp("empty") / "empty.duckdb"
-    path.write_empty_database(empty)
-    content = empty.read_bytes()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(path, "write_empty_database", lambda new: new.write_bytes(content))
-        yield original
 
 
 @pytest.fixture

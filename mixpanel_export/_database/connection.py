@@ -115,9 +115,9 @@ def begin(connection: Connection) -> None:
 
 def _create_private_log(connection: Connection) -> None:
     """Create the write-ahead log of a private database file, because DuckDB would create it readable by all users."""
-    row = connection.execute(
-        "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-    ).fetchone()
+    row = first_row(
+        connection, "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+    )
     if row is None or not row[0]:
         return  # in memory
     path = Path(row[0]).resolve()
@@ -143,13 +143,12 @@ def roll_back(connection: Connection) -> None:
 def first_row(
     connection: Connection, query: str, parameters: Sequence[object] = ()
 ) -> tuple[Any, ...] | None:
-    """Return the first row of *query*, or None if it has none, and end the statement.
+    """Return the first row of *query*, or None if it has none. The query should have few rows, because all are read.
 
     An unread result would keep its transaction open, so other connections could not write a checkpoint.
     """
-    row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
-    connection.execute("SELECT 1")  # replaces the result
-    return row
+    rows = connection.execute(query, parameters).fetchall()
+    return rows[0] if rows else None
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -186,8 +185,7 @@ def check_zone(connection: Connection, zone: str) -> None:
     Raises:
         ValueError: DuckDB does not know the zone.
     """
-    row = connection.execute("SELECT name FROM pg_timezone_names() WHERE name = ?", [zone]).fetchone()
-    if row is None:
+    if not first_row(connection, "SELECT 1 FROM pg_timezone_names() WHERE name = ?", [zone]):
         raise ValueError(
             f"DuckDB {duckdb.__version__} does not know project_timezone {zone}; use another name for that zone"
         )
@@ -205,9 +203,10 @@ def last_moment(day: str, zone: str) -> str:
 
 def supports_zstd(connection: Connection) -> bool:
     """Whether the file's storage version supports zstd compression of text."""
-    tag = connection.execute(
-        "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
-    ).fetchone()
+    tag = first_row(
+        connection,
+        "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()",
+    )
     version = re.match(r"v(\d+)\.(\d+)", str(tag[0])) if tag and tag[0] else None
     return version is None or (int(version[1]), int(version[2])) >= (1, 2)
 

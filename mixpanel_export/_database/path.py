@@ -1,6 +1,7 @@
 """Checks the path of a database file, and creates an empty database there.
 
-New files use a storage format that DuckDB 1.2 and all later releases can read.
+New files are copies of `empty_database.bin`, because starting a DuckDB instance to create a file takes 15 ms. DuckDB 1.2.0
+wrote that file for `ATTACH 'empty_database.bin' (STORAGE_VERSION 'v1.2.0')`. DuckDB 1.2 and all later releases can read it.
 """
 
 import os
@@ -8,8 +9,6 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import duckdb
 
 from mixpanel_export import _files
 from mixpanel_export._config.environment import expanded
@@ -151,37 +150,21 @@ def create_database(path: Path) -> None:
     replaced.
     """
     target = path.resolve()  # keeps a symbolic link in place
+    content = Path(__file__).with_name("empty_database.bin").read_bytes()
     try:
-        with _folder_for(target) as folder:
-            new = Path(folder, "new")
-            write_empty_database(new)
-            if target.exists():
-                _files.fill(target, new.read_bytes())
-            else:
+        if target.exists():
+            _files.fill(target, content)
+        else:
+            with TemporaryDirectory(
+                dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
+            ) as folder:
+                new = Path(folder, "new")
+                new.touch()
+                _files.fill(new, content)
                 _move_into_place(new, target)
-    except (duckdb.Error, OSError):
+    except OSError:
         if not has_content(target):  # otherwise, another process has just created it
             raise
-
-
-def write_empty_database(path: Path) -> None:
-    """Write a database file without tables, in the storage format of `STORAGE_VERSION`."""
-    literal = "'" + str(path).replace("'", "''") + "'"
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
-        connection.execute("DETACH created")
-
-
-def _folder_for(target: Path) -> "TemporaryDirectory[str]":
-    """Return a temporary folder next to *target*; elsewhere if *target* exists and its folder is read-only."""
-    try:
-        return TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
-        )
-    except OSError:
-        if not target.exists():
-            raise
-        return TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True)
 
 
 def _move_into_place(new: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import duckdb
 
-from mixpanel_export._database.connection import advice_on, connect, connected_for_export, first_row, quoted
+from mixpanel_export._database.connection import advice_on, connect, connected_for_export, quoted
 from mixpanel_export._database.path import check_exists
 from mixpanel_export._display import require_pandas
 from mixpanel_export._flat.flatten import flatten_events
@@ -99,7 +99,10 @@ class LocalDatabase(ABC):
     def sql_scalar(self, query: str) -> Any:
         """Run *query* and return the first value of its first row, or None if it has no rows. Raises `QueryError`."""
         with query_errors():
-            row = first_row(self.connection, query)
+            row = self.connection.execute(query).fetchone()
+            # This ends the query. An unread result would keep its transaction open, so that other connections could not
+            # write a checkpoint.
+            self.connection.execute("SELECT 1")
         return row[0] if row else None
 
     @short_tracebacks

@@ -19,7 +19,7 @@ from mixpanel_export._database.connection import (
     supports_zstd,
     transaction,
 )
-from mixpanel_export._database.path import create_database
+from mixpanel_export._database.path import STORAGE_VERSION, create_database
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
 
 
@@ -48,6 +48,19 @@ def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
     assert query(
         db, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
     ) == [("v1.2.0+",)]
+
+
+def test_a_new_file_is_the_one_that_duckdb_writes(db: Path, tmp_path: Path) -> None:
+    """DuckDB creates the same file, except for the release that wrote it and the checksum of that block."""
+    create_database(db)
+    with duckdb.connect() as outside:
+        outside.execute(f"ATTACH '{tmp_path}/made' AS made (STORAGE_VERSION '{STORAGE_VERSION}')")
+    made, copied = (tmp_path / "made").read_bytes(), db.read_bytes()
+    checksum, release = slice(8), slice(52, 116)
+    assert copied[release].replace(b"\0", b"") == b"v1.2.05f5512b827"
+    same = bytearray(made)
+    same[checksum], same[release] = copied[checksum], copied[release]
+    assert bytes(same) == copied
 
 
 def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -28,14 +28,7 @@ from torture.project import Export
 from torture.schedules import Run, schedule
 from torture.settings import random_settings
 
-from mixpanel_export._database import path as database_path
 from mixpanel_export.simulator import Fault
-
-
-@pytest.fixture(autouse=True)
-def _created_databases(copied_databases: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let DuckDB create new databases, because some processes are killed while it does."""
-    monkeypatch.setattr(database_path, "write_empty_database", copied_databases)
 
 
 @pytest.mark.parametrize("seed", [0, *slow(range(1, 8))])

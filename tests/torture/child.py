@@ -36,7 +36,6 @@ Moment = Literal["before", "during", "after"]
 STATEMENTS = {
     "commit": "COMMIT",
     "begin": "BEGIN",
-    "create the file": r"ATTACH|DETACH",
     "create the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
     "assign batch ids": r"SELECT nextval",
     "extract": "EXECUTE _export_extraction",
@@ -94,6 +93,7 @@ PROFILE_STATEMENTS = {
 """Points of an export of profiles in DuckDB, by a pattern for the start of the statement."""
 
 CALLS = {
+    "create the file": "_database.path._move_into_place",
     "create the staging directory": "_writer.staging.Staging.__init__",
     "stage a start": "_writer.staging.Staging.start",
     "stage a block": "_writer.staging.Staging.add",
