@@ -12,7 +12,7 @@ from mixpanel_export._writer.arrow import EVENT
 from mixpanel_export._writer.extract import LoadError
 from mixpanel_export._writer.load import ValidatedChunk, segment_arrays
 from mixpanel_export._writer.offsets import index_lines
-from mixpanel_export._writer.prepared import LINES, PreparedRead
+from mixpanel_export._writer.prepared import LINES, ArrowTable, PreparedRead
 
 # Only DuckDB has a type for JSON; other libraries get the same text as a string.
 _VALUES = ", ".join(
@@ -24,9 +24,8 @@ class ColumnReader:
     """Reads the columns of validated chunks, with the names and values that they have in a table."""
 
     def __init__(self, connection: Connection) -> None:
-        self._statement = PreparedRead(
-            connection, "reading", f"SELECT {_VALUES} FROM {LINES} WHERE keep", EVENT
-        )
+        table = ArrowTable(connection, EVENT)
+        self._statement = PreparedRead(table, "reading", f"SELECT {_VALUES} FROM {LINES} WHERE keep")
 
     def arrays(self, chunk: ValidatedChunk) -> Iterator[Any]:
         """Yield Arrow arrays with the events of *chunk*. Only one segment is in memory at a time.

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mixpanel_export._database.connection import Connection
-from mixpanel_export._writer.arrow import LINE, line_arrays
+from mixpanel_export._writer.arrow import line_arrays
 from mixpanel_export._writer.extract import NAME, ExtractedSegment, Extraction, LoadError
 from mixpanel_export._writer.offsets import IndexedText, Numbers, index_lines
-from mixpanel_export._writer.prepared import PreparedRead
+from mixpanel_export._writer.prepared import LINES, ArrowTable, PreparedRead
 from mixpanel_export._writer.staging import StagedChunk
 from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
 
@@ -23,14 +22,14 @@ _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties
 FROM (
     SELECT number, line[1]::VARCHAR AS raw, line[3] AS properties, TRY(json_extract_string(line[3], {MEMBERS})) AS ids
-    FROM $lines
+    FROM {LINES}
 )
 """
 
 
-def prepare_comparison(connection: Connection) -> PreparedRead:
-    """Return the statement that reads the values to compare from each line."""
-    return PreparedRead(connection, "comparison", _CANDIDATES, LINE)
+def comparison(table: ArrowTable) -> PreparedRead:
+    """Return the statement that reads the values to compare from each line. The schema of *table* is `LINE`."""
+    return PreparedRead(table, "comparison", _CANDIDATES)
 
 
 def duplicate_positions(
@@ -38,7 +37,7 @@ def duplicate_positions(
 ) -> list[int]:
     """Return the positions of the duplicates among the chunk's regular lines.
 
-    *statement* comes from `prepare_comparison`.
+    *statement* comes from `comparison`.
 
     Raises:
         LoadError: The lines that were read again differ from the staged lines.

@@ -14,12 +14,11 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mixpanel_export._database.connection import Connection, in_utc
+from mixpanel_export._database.connection import in_utc
 from mixpanel_export._timezones import ISO_TIME
 from mixpanel_export._writer.arrow import (
     COLUMNS,
     FORMATS,
-    LINE,
     ExtractedColumns,
     column_formats,
     line_arrays,
@@ -27,7 +26,7 @@ from mixpanel_export._writer.arrow import (
     values,
 )
 from mixpanel_export._writer.offsets import IndexedText, Numbers, Offsets, index_lines
-from mixpanel_export._writer.prepared import PreparedRead
+from mixpanel_export._writer.prepared import LINES, ArrowTable, PreparedRead
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
@@ -63,7 +62,7 @@ FROM (
                 FROM (
                     SELECT number, line[1]::VARCHAR AS raw,
                            TRY(json_extract_string(line[3], ['$.time', '$.distinct_id', '$."$insert_id"'])) AS ids
-                    FROM $lines
+                    FROM {lines}
                 )
             )
         )
@@ -180,10 +179,10 @@ class ExtractionStatement:
     The fast statement fails if any line is invalid. Then a slower statement identifies the invalid lines.
     """
 
-    def __init__(self, connection: Connection, zone: str) -> None:
+    def __init__(self, table: ArrowTable, zone: str) -> None:
         careful = _EXTRACT.format(events=_events_sql(zone))
-        self._careful = PreparedRead(connection, "careful_extraction", careful, LINE)
-        self._fast = PreparedRead(connection, "extraction", careful.replace("TRY(", "("), LINE)
+        self._careful = PreparedRead(table, "careful_extraction", careful)
+        self._fast = PreparedRead(table, "extraction", careful.replace("TRY(", "("))
 
     def extract(
         self,
@@ -245,6 +244,7 @@ class ExtractionStatement:
 def _events_sql(zone: str) -> str:
     """Return the SQL that reads `LINES` and converts every form of `time`, including local times in *zone*, to UTC."""
     return _EVENTS.format(
+        lines=LINES,
         iso_time=ISO_TIME,
         name=NAME,
         whole=in_utc("make_timestamp(whole * 1000000)", zone),

@@ -14,7 +14,7 @@ from mixpanel_export._model import Batch
 from mixpanel_export._writer.arrow import EVENT, ExtractedColumns
 from mixpanel_export._writer.extract import LoadError
 from mixpanel_export._writer.offsets import Offsets
-from mixpanel_export._writer.prepared import LINES, PreparedRead
+from mixpanel_export._writer.prepared import LINES, ArrowTable
 from mixpanel_export._writer.staging import StagedChunk
 
 UNLOADABLE = (
@@ -84,8 +84,8 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
             for segment in segment_arrays(chunk):
                 yield from segment
 
-    statement = PreparedRead(connection, "insertion", _INSERT.format(table=quoted(table)), EVENT)
-    ((inserted,),) = statement.rows(arrays())
+    statement = _INSERT.format(table=quoted(table))
+    ((inserted,),) = ArrowTable(connection, EVENT).run(statement, arrays())
     if inserted != expected:
         raise LoadError(f"DuckDB inserted {inserted} of {expected} events; please report this")
 

@@ -21,8 +21,8 @@ from mixpanel_export._database.settings import maximum_memory, validation_databa
 from mixpanel_export._model import Batch, Chunk, Malformed, Status, Unloadable
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
-from mixpanel_export._writer.arrow import ExtractedColumns
-from mixpanel_export._writer.chunk_duplicates import duplicate_positions, prepare_comparison
+from mixpanel_export._writer.arrow import LINE, ExtractedColumns
+from mixpanel_export._writer.chunk_duplicates import comparison, duplicate_positions
 from mixpanel_export._writer.destination import Destination
 from mixpanel_export._writer.extract import (
     ExtractedSegment,
@@ -32,6 +32,7 @@ from mixpanel_export._writer.extract import (
     RowCounts,
 )
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
+from mixpanel_export._writer.prepared import ArrowTable
 from mixpanel_export._writer.repair import repair
 from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
 
@@ -67,8 +68,9 @@ class Validator:
         self._converting_errors = destination.converting_errors
         self._staging = staging
         self._clock = clock
-        self._extraction = ExtractionStatement(connection, destination.spec.zone)
-        self._comparison = prepare_comparison(connection)
+        lines = ArrowTable(connection, LINE)
+        self._extraction = ExtractionStatement(lines, destination.spec.zone)
+        self._comparison = comparison(lines)
 
     def extract(self, segment: Segment, chunk: Chunk) -> ExtractedSegment | Unloadable:
         """Return the columns of a segment of *chunk*, or `Unloadable` if DuckDB cannot read the segment.

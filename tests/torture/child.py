@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -40,8 +41,7 @@ STATEMENTS = {
     "assign batch ids": r"SELECT nextval",
     "extract": "EXECUTE _export_extraction",
     "find duplicates": "EXECUTE _export_comparison",
-    "prepare to load": "PREPARE _export_insertion",
-    "load": "EXECUTE _export_insertion",
+    "load": r"INSERT INTO \".* FROM _export_rows",
     "move duplicates": r"\s*INSERT INTO _export_duplicates",
     "supersede": r"DELETE FROM \".*unnest|DELETE FROM _export",
     "write the ledger": r"INSERT INTO _export_batches",
@@ -281,6 +281,10 @@ class _TriggeringConnection:
         return getattr(self._connection, name)
 
     def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement.startswith("PREPARE"):
+            # DuckDB looks for the variable in the frame that calls it.
+            _export_rows = sys._getframe(1).f_locals["_export_rows"]
+            return self._connection.execute(statement)
         return self._run(statement, partial(self._connection.execute, statement, *parameters))
 
     def sql(self, statement: str) -> Any:

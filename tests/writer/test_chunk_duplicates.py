@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer.arrow import ExtractedColumns
-from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, duplicate_positions, prepare_comparison
+from mixpanel_export._writer.arrow import LINE, ExtractedColumns
+from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, comparison, duplicate_positions
 from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError
+from mixpanel_export._writer.prepared import ArrowTable
 from mixpanel_export._writer.staging import StagedChunk, Staging
 
 DAY = Chunk(date(2024, 3, 1), date(2024, 3, 1))
@@ -101,7 +102,7 @@ def staged(blocks: Iterable[bytes], *, budget: int) -> Iterator[tuple[Staging, S
 
 
 def extracted(connection: Connection, staging: Staging, chunk: StagedChunk) -> Extraction:
-    statement = ExtractionStatement(connection, "UTC")
+    statement = ExtractionStatement(ArrowTable(connection, LINE), "UTC")
 
     def store(arrays: Sequence[Any]) -> ExtractedColumns:
         return ExtractedColumns(arrays, staging.columns, staging.columns_file())
@@ -115,7 +116,9 @@ def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZ
     """Return the lines of the chunk that duplicate no better one."""
     with duckdb.connect() as connection:
         extraction = extracted(connection, staging, chunk)
-        duplicates = set(duplicate_positions(prepare_comparison(connection), chunk, extraction, page_size))
+        duplicates = set(
+            duplicate_positions(comparison(ArrowTable(connection, LINE)), chunk, extraction, page_size)
+        )
     return Counter(line for place, line in enumerate(chunk.all_lines()) if place not in duplicates)
 
 
@@ -144,4 +147,4 @@ def test_lines_that_changed_are_not_compared() -> None:
         path = chunk.path
         path.write_bytes(path.read_bytes().replace(b"}}\n", b"}x\n", 1))
         with pytest.raises(LoadError, match="were changed"):
-            duplicate_positions(prepare_comparison(connection), chunk, extraction)
+            duplicate_positions(comparison(ArrowTable(connection, LINE)), chunk, extraction)

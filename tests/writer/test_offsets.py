@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mixpanel_export._writer.arrow import LINE, line_arrays
 from mixpanel_export._writer.offsets import BEGIN, BETWEEN, IndexedText, LineIndex, index_lines
-from mixpanel_export._writer.prepared import LINES, PreparedRead
+from mixpanel_export._writer.prepared import LINES, ArrowTable
 
 EVENT = b'{"event":"e","properties":{"a":1}}'
 names = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["\\", '"', '\\"', "a\\\\", ""])
@@ -37,10 +37,8 @@ def text_of(lines: list[bytes], start: int = 0) -> IndexedText:
 
 def table_of(text: IndexedText) -> list[tuple[list[str], int]]:
     with duckdb.connect() as connection:
-        statement = PreparedRead(
-            connection, "test", f"SELECT line::VARCHAR[], number FROM {LINES} ORDER BY number", LINE
-        )
-        return statement.rows(line_arrays(text))
+        statement = f"SELECT line::VARCHAR[], number FROM {LINES} ORDER BY number"
+        return ArrowTable(connection, LINE).run(statement, line_arrays(text))
 
 
 def regular(name: str, properties: dict[str, object], *, ascii_only: bool, end: bytes = b"") -> bytes:
