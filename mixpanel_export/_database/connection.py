@@ -185,7 +185,9 @@ def check_zone(connection: Connection, zone: str) -> None:
     Raises:
         ValueError: DuckDB does not know the zone.
     """
-    if not first_row(connection, "SELECT 1 FROM pg_timezone_names() WHERE name = ?", [zone]):
+    if zone != "UTC" and not first_row(
+        connection, "SELECT 1 FROM pg_timezone_names() WHERE name = ?", [zone]
+    ):
         raise ValueError(
             f"DuckDB {duckdb.__version__} does not know project_timezone {zone}; use another name for that zone"
         )
@@ -213,17 +215,21 @@ def supports_zstd(connection: Connection) -> bool:
 
 def _check_access(connection: Connection, path: Path) -> None:
     """Check that no other connection in this process has settings that make an export impossible."""
-    for setting, obstacle, reason in (
-        ("enable_external_access", False, "with enable_external_access off, so staged files cannot be read"),
-        ("lock_configuration", True, "with lock_configuration on, so settings cannot be changed"),
-    ):
-        ((value,),) = connection.execute(f"SELECT current_setting('{setting}')").fetchall()
-        if value is obstacle:
-            raise DatabaseError(
-                f"{path} is open in this process {reason}",
-                advice="close that connection first",
-                db_path=str(path),
-            )
+    ((access, locked),) = connection.execute(
+        "SELECT current_setting('enable_external_access'), current_setting('lock_configuration')"
+    ).fetchall()
+    if access and not locked:
+        return
+    reason = (
+        "with lock_configuration on, so settings cannot be changed"
+        if access
+        else "with enable_external_access off, so staged files cannot be read"
+    )
+    raise DatabaseError(
+        f"{path} is open in this process {reason}",
+        advice="close that connection first",
+        db_path=str(path),
+    )
 
 
 @contextmanager

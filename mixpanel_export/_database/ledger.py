@@ -58,21 +58,25 @@ class Ledger:
         self._zone = zone
 
     def batches(self) -> list[Batch]:
-        """Return all ledger rows of the table, for all selections, oldest first."""
-        return read_batches(self._connection, self._table)
+        """Return all ledger rows of the table, for all selections, oldest first. The database must have a ledger."""
+        return _read_batches(self._connection, self._table)
 
     def for_selection(self) -> list[Batch]:
-        """Return the ledger rows of this selection, oldest first."""
-        return [batch for batch in self.batches() if batch.selection == self._selection]
+        """Return the ledger rows of this selection, oldest first. The database must have a ledger."""
+        return self.of_selection(self.batches())
 
-    def check_selection(self, days: Chunk, *, limited: bool) -> None:
-        """Check that an export of *days* does not conflict with the batches of these days.
+    def of_selection(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Return those of *batches* that have this selection."""
+        return [batch for batch in batches if batch.selection == self._selection]
+
+    def check_selection(self, batches: Iterable[Batch], days: Chunk, *, limited: bool) -> None:
+        """Check that an export of *days* does not conflict with the table's *batches*.
 
         Raises:
             SelectionError: The table has imported days, days with another selection that may share events with this
                 one, or days without a limit although this export is *limited*.
         """
-        for batch in self.batches():
+        for batch in batches:
             if not batch.visible or not batch.days.overlaps(days):
                 continue
             if batch.status == "imported":
@@ -98,13 +102,13 @@ class Ledger:
                     advice="export into another table, or $replace this one, which removes its days and selections",
                 )
 
-    def check_zone(self) -> None:
-        """Check that the table's times were converted from the same zone.
+    def check_zone(self, batches: Iterable[Batch]) -> None:
+        """Check that the times of the table's *batches* were converted from the same zone.
 
         Raises:
             SelectionError: The times were converted from another zone.
         """
-        others = [batch for batch in self.batches() if batch.visible and batch.zone != self._zone]
+        others = [batch for batch in batches if batch.visible and batch.zone != self._zone]
         if others:
             zone = others[0].zone
             days = Chunk(
@@ -118,16 +122,16 @@ class Ledger:
                 advice=f"pass {zone} as $project_timezone, or $replace the table",
             )
 
-    def check_rows(self, days: Chunk, *, compare_counts: bool) -> None:
-        """Check that each row of the table belongs to a batch.
+    def check_rows(self, batches: Sequence[Batch], days: Chunk, *, compare_counts: bool) -> int:
+        """Check that each row of the table belongs to one of its *batches*. Return the number of rows.
 
-        If *compare_counts* is true, also check the row count of each batch that overlaps *days*.
+        If *compare_counts* is true, also check the row count of each batch of this selection that overlaps *days*.
 
         Raises:
             LedgerMismatchError: A batch differs. The error reports the first batch that differs.
         """
-        counts = check_batches(self._connection, self._table)
-        for batch in self.for_selection() if compare_counts else ():
+        counts = check_batches(self._connection, self._table, batches)
+        for batch in self.of_selection(batches) if compare_counts else ():
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
@@ -136,6 +140,7 @@ class Ledger:
                     days=batch.days,
                     advice="export these days again with $append, which replaces the batch",
                 )
+        return sum(counts.values())
 
     def counts(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return the row count and the number of removed duplicates for each batch in *numbers*."""
@@ -204,8 +209,10 @@ class Ledger:
 
 def read_batches(connection: Connection, table: str | None = None) -> list[Batch]:
     """Return the ledger rows of *table*, or of all tables, oldest first; none if there is no ledger."""
-    if not table_exists(connection, "_export_batches"):
-        return []
+    return _read_batches(connection, table) if table_exists(connection, "_export_batches") else []
+
+
+def _read_batches(connection: Connection, table: str | None) -> list[Batch]:
     cursor = connection.execute(
         "FROM _export_batches WHERE table_name = coalesce(?, table_name) ORDER BY batch", [table]
     )
@@ -213,8 +220,8 @@ def read_batches(connection: Connection, table: str | None = None) -> list[Batch
     return [_from_row(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
 
 
-def check_batches(connection: Connection, table: str) -> dict[int, int]:
-    """Check that each row of the table belongs to a batch. Return the number of rows of each batch.
+def check_batches(connection: Connection, table: str, batches: Iterable[Batch]) -> dict[int, int]:
+    """Check that each row of the table belongs to one of its *batches*. Return the number of rows of each batch.
 
     Raises:
         LedgerMismatchError: The table has rows of a batch that is not in the ledger. The error reports one such batch.
@@ -224,7 +231,7 @@ def check_batches(connection: Connection, table: str) -> dict[int, int]:
             f"SELECT export_batch, count(*) FROM {quoted(table)} GROUP BY export_batch"
         ).fetchall()
     )
-    known = {batch.number for batch in read_batches(connection, table) if batch.visible}
+    known = {batch.number for batch in batches if batch.visible}
     for number in counts.keys() - known:
         raise LedgerMismatchError(
             f"table {table} has {counts[number]:,} rows that do not belong to an export (export_batch {number}), so some "

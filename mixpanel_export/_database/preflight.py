@@ -5,17 +5,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+from mixpanel_export._database.catalog import Catalog, read_catalog
 from mixpanel_export._database.connection import Connection, check_zone
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.schema import (
-    check_format,
-    check_ledger,
-    check_no_view,
-    comment_of,
-    name_in_database,
-    table_exists,
-    table_names,
-)
+from mixpanel_export._database.schema import check_format, check_version
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import (
@@ -85,11 +78,15 @@ class State:
     target_table: str
     """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
-    """The selection's batches in the target table."""
+    """The selection's batches in the target table, and its failed batches."""
     history: tuple[Batch, ...]
     """If a table is to be replaced, the selection's batches in it. They are used only to estimate numbers of events."""
+    rows: int
+    """The number of rows in the target table; 0 if `starts_empty`."""
     starts_empty: bool
     """Whether the target table does not exist yet, or is a shadow table that cannot be continued."""
+    ledger_is_obsolete: bool
+    """Whether the ledger may have rows about an earlier target table, which must be deleted."""
 
 
 def check_before_export(connection: Connection, spec: ExportSpec) -> State:
@@ -102,57 +99,74 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
         LedgerMismatchError: The table's rows differ from the ledger.
     """
     check_zone(connection, spec.zone)
-    table = name_in_database(connection, spec.table)
-    _check_table(connection, table, spec.mode)
-    check_ledger(connection)
+    catalog = read_catalog(connection)
+    table = catalog.name_of(spec.table)
+    _check_table(connection, catalog, table, spec.mode)
+    check_version(catalog)
     target_table = SHADOW + table if spec.mode == "replace" else table
+    has_ledger = catalog.has("_export_batches")
     ledger = Ledger(connection, target_table, spec.selection, spec.zone)
-    if not table_exists(connection, target_table):
-        fits = False
-    elif spec.mode == "replace":
-        fits = _shadow_fits(connection, target_table, ledger, spec)
-    else:
-        fits = True
-        ledger.check_zone()
-        ledger.check_selection(spec.days, limited=spec.limited)
-        ledger.check_rows(spec.days, compare_counts=spec.mode == "resume")
+    batches = ledger.batches() if has_ledger else []
+    rows = _rows_to_keep(catalog, target_table, ledger, batches, spec)
+    # The mode `resume` fetches days that failed before the table existed, so their ledger rows are kept.
+    ledger_is_obsolete = rows is None and (spec.mode != "resume" or any(batch.visible for batch in batches))
     replaced = Ledger(connection, table, spec.selection, spec.zone) if target_table != table else None
     return State(
         table=table,
         target_table=target_table,
-        batches=tuple(ledger.for_selection()) if fits else (),
-        history=tuple(replaced.for_selection()) if replaced else (),
-        starts_empty=not fits,
+        batches=() if ledger_is_obsolete else tuple(ledger.of_selection(batches)),
+        history=tuple(replaced.for_selection()) if replaced and has_ledger else (),
+        rows=rows or 0,
+        starts_empty=rows is None,
+        ledger_is_obsolete=ledger_is_obsolete and has_ledger,
     )
 
 
-def _check_table(connection: Connection, table: str, mode: Mode) -> None:
+def _rows_to_keep(
+    catalog: Catalog, target_table: str, ledger: Ledger, batches: list[Batch], spec: ExportSpec
+) -> int | None:
+    """Return the number of rows in the target table; None if the export must start with an empty one.
+
+    Only the shadow table of the same export is continued, and only if its rows agree with the ledger.
+    """
+    if not catalog.has(target_table):
+        return None
+    if spec.mode == "replace":
+        if catalog.comments.get(target_table) != spec.fingerprint:
+            return None
+        try:
+            return ledger.check_rows(batches, spec.days, compare_counts=True)
+        except LedgerMismatchError:
+            return None
+    ledger.check_zone(batches)
+    ledger.check_selection(batches, spec.days, limited=spec.limited)
+    return ledger.check_rows(batches, spec.days, compare_counts=spec.mode == "resume")
+
+
+def _check_table(connection: Connection, catalog: Catalog, table: str, mode: Mode) -> None:
     """Check that the table can be used in this mode."""
-    exists = table_exists(connection, table)
+    exists = catalog.has(table)
     if mode == "create":
         if exists:
-            raise _exists_error(connection, table)
+            raise _exists_error(connection, catalog, table)
         return
-    check_no_view(connection, table)
+    catalog.check_no_view(table)
     if exists:
         check_format(connection, table, replacing=mode == "replace")
     elif mode == "append":
+        names = [name for name in catalog.comments if not name.startswith("_")]
         raise TableNotFoundError(
             table,
             f"table {table} does not exist, so nothing can be appended",
             argument="append",
-            advice=f"{did_you_mean(table, _public_names(connection))}leave out $append to create it",
+            advice=f"{did_you_mean(table, names)}leave out $append to create it",
         )
 
 
-def _public_names(connection: Connection) -> list[str]:
-    return [name for name in table_names(connection) if not name.startswith("_")]
-
-
-def _exists_error(connection: Connection, table: str) -> TableExistsError:
+def _exists_error(connection: Connection, catalog: Catalog, table: str) -> TableExistsError:
     exists = f"table {table} already exists"
     try:
-        check_no_view(connection, table)
+        catalog.check_no_view(table)
         check_format(connection, table)
     except TableFormatError as error:
         return TableExistsError(table, f"{exists}, but {error.reason}", advice=error.advice)
@@ -161,14 +175,3 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
         exists,
         advice="use $resume to add missing days, $append to add or refetch days, or $replace to replace all days",
     )
-
-
-def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether the same export filled the shadow table, and the rows of the table agree with the ledger."""
-    if comment_of(connection, shadow) != spec.fingerprint:
-        return False
-    try:
-        ledger.check_rows(spec.days, compare_counts=True)
-    except LedgerMismatchError:
-        return False
-    return True

@@ -14,6 +14,7 @@ do not change a file. If a file lacks the column, or a row has NULL in it, the `
 
 from collections.abc import Mapping
 
+from mixpanel_export._database.catalog import IN_MAIN, Catalog, read_catalog
 from mixpanel_export._database.connection import Connection, first_row, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
@@ -43,9 +44,6 @@ PROFILE_COLUMNS = {
     "export_batch": "INTEGER",
 }
 """The name and type of each column of a table of profiles."""
-
-IN_MAIN = "schema_name = 'main' AND database_name = current_database()"
-"""SQL condition that restricts DuckDB's catalog functions to this database, because others may be attached."""
 
 _TABLE_COLUMNS = EVENT_COLUMNS | {"export_batch": "INTEGER"}
 _LEDGER_COLUMNS = {
@@ -127,44 +125,60 @@ FROM _export_snapshots WHERE status = 'complete' GROUP BY table_name
 """The view `_metadata`, without the rows of `PROFILES`."""
 
 
+_LEDGER = {
+    "_export_batches": _LEDGER_COLUMNS,
+    "_export_rejects": {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"},
+    "_export_duplicates": {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS},
+    "_export_strays": {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"},
+    "_export_targets": _TARGET_DAYS_COLUMNS,
+    "_sync_changes": _CHANGES_COLUMNS,
+    "_export_snapshots": _SNAPSHOT_COLUMNS,
+}
+
+
 def create_ledger(connection: Connection) -> None:
     """Create the missing ledger tables and columns, and drop the table that only older versions have.
 
     Call it in a transaction.
     """
-    connection.execute(f"CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {_next_batch(connection)}")
-    for table, columns in (
-        ("_export_batches", _LEDGER_COLUMNS),
-        ("_export_rejects", {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"}),
-        ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
-        ("_export_strays", {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"}),
-        ("_export_targets", _TARGET_DAYS_COLUMNS),
-        ("_sync_changes", _CHANGES_COLUMNS),
-        ("_export_snapshots", _SNAPSHOT_COLUMNS),
-    ):
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
-        _add_missing_columns(connection, table, columns)
+    existing = _columns_by_table(connection)
+    first = _next_batch(connection) if "_export_batches" in existing else 1
+    connection.execute(f"CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {first}")
+    for table, columns in _LEDGER.items():
+        if table not in existing:
+            connection.execute(f"CREATE TABLE {table} ({_definitions(columns)})")
+            continue
+        for name, kind in columns.items():
+            if name not in existing[table]:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {_definitions({name: kind})}")
     connection.execute("DROP TABLE IF EXISTS _export_timeless")
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {LEDGER_VERSION}'")
-    if not is_table(connection, "_metadata"):
-        profiles = f"UNION ALL BY NAME FROM {PROFILES}" if is_table(connection, PROFILES) else ""
+    if "_metadata" not in existing or not is_table(connection, "_metadata"):
+        profiles = f"UNION ALL BY NAME FROM {PROFILES}" if PROFILES in existing else ""
         connection.execute(f"CREATE OR REPLACE VIEW _metadata AS {_METADATA} {profiles}")
 
 
-def _add_missing_columns(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
-    existing = dict(columns_of(connection, table))
-    missing = {name: kind for name, kind in columns.items() if name not in existing}
-    for name, kind in missing.items():
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN {_definitions({name: kind})}")
+def _columns_by_table(connection: Connection) -> dict[str, set[str]]:
+    """Return the names of the columns of each table and view."""
+    columns: dict[str, set[str]] = {}
+    query = f"SELECT table_name, column_name FROM duckdb_columns() WHERE {IN_MAIN}"
+    for table, column in connection.execute(query).fetchall():
+        columns.setdefault(table, set()).add(column)
+    return columns
 
 
 def check_ledger(connection: Connection) -> None:
+    """Check the version of the ledger in the database. See `check_version`."""
+    check_version(read_catalog(connection))
+
+
+def check_version(catalog: Catalog) -> None:
     """Check that this release supports the ledger's version.
 
     Raises:
         TableFormatError: A newer release wrote the ledger.
     """
-    comment = comment_of(connection, "_export_batches")
+    comment = catalog.comments.get("_export_batches")
     if comment is not None:
         version = comment.removeprefix("mixpanel_export ledger ")
         if version not in map(str, range(1, LEDGER_VERSION + 1)):
@@ -177,10 +191,7 @@ def check_ledger(connection: Connection) -> None:
 
 def is_table(connection: Connection, name: str) -> bool:
     """Whether *name* is a table rather than a view. `_metadata` may be mixpanel_data's table or this package's view."""
-    rows = connection.execute(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [name]
-    ).fetchall()
-    return bool(rows)
+    return name in read_catalog(connection).comments
 
 
 def _definitions(columns: Mapping[str, str]) -> str:
@@ -189,29 +200,18 @@ def _definitions(columns: Mapping[str, str]) -> str:
 
 def _next_batch(connection: Connection) -> int:
     """Return the first unused batch number. A new sequence starts with it."""
-    if not table_exists(connection, "_export_batches"):
-        return 1
     row = first_row(connection, "SELECT coalesce(max(batch), 0) + 1 FROM _export_batches")
     return int(row[0]) if row else 1
 
 
 def table_exists(connection: Connection, table: str) -> bool:
     """Whether there is a table or view with this name, in upper or lower case."""
-    row = first_row(
-        connection,
-        f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
-        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
-        [table],
-    )
-    return bool(row and row[0])
+    return read_catalog(connection).has(table)
 
 
 def table_names(connection: Connection) -> list[str]:
     """Return the names of all tables, including the ledger's, in order."""
-    rows = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN} AND NOT internal ORDER BY table_name"
-    ).fetchall()
-    return [name for (name,) in rows]
+    return list(read_catalog(connection).comments)
 
 
 def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
@@ -223,18 +223,8 @@ def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
 
 
 def check_no_view(connection: Connection, table: str) -> None:
-    """Check that there is no view named *table*.
-
-    Raises:
-        TableFormatError: There is a view with this name.
-    """
-    row = first_row(
-        connection,
-        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {IN_MAIN}",
-        [table],
-    )
-    if row and row[0]:
-        raise TableFormatError(table, f"{table} is a view", advice="export into another table, or drop it")
+    """Check that there is no view named *table*. See `Catalog.check_no_view`."""
+    read_catalog(connection).check_no_view(table)
 
 
 def create_events_table(connection: Connection, table: str) -> None:
@@ -301,6 +291,14 @@ def _column_change(columns: list[tuple[str, str]]) -> str | None:
 
 def constraint_of(connection: Connection, table: str) -> str | None:
     """Return a constraint or unique index that rows might violate; None if there is none."""
+    # A list of constraints takes 5 ms, because DuckDB parses its own views for it. Most tables need no list.
+    if not first_row(
+        connection,
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN} "
+        "AND (index_count > 0 OR check_constraint_count > 0 OR contains(sql, 'NOT NULL'))",
+        [table],
+    ):
+        return None
     row = first_row(
         connection,
         f"SELECT 'the unique index ' || index_name FROM duckdb_indexes() WHERE table_name = $1 AND is_unique AND {IN_MAIN} "
@@ -323,19 +321,9 @@ def has_profile_columns(connection: Connection, table: str) -> bool:
 
 def name_in_database(connection: Connection, table: str) -> str:
     """Return the table's name as the database spells it, because DuckDB ignores case."""
-    row = first_row(
-        connection,
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
-        [table],
-    )
-    return str(row[0]) if row else table
+    return read_catalog(connection).name_of(table)
 
 
 def comment_of(connection: Connection, table: str) -> str | None:
     """Return the comment on a table; None if the table has none or does not exist."""
-    row = first_row(
-        connection,
-        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}",
-        [table],
-    )
-    return row[0] if row else None
+    return read_catalog(connection).comments.get(table)

@@ -4,7 +4,7 @@ Other connections from this process to the same file share these settings, so an
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import TypeVar
@@ -50,10 +50,11 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         # Otherwise, a checkpoint would rewrite the row groups of small commits in order to merge them.
         "max_vacuum_tasks": "0",
         "threads": str(thread_count()),
-        "disabled_optimizers": _optimizers_to_disable(connection),
+        "disabled_optimizers": _UNSOUND_OPTIMIZER,
     }
-    names = ", ".join(f"current_setting('{name}')" for name in settings)
-    before = connection.execute(f"SELECT {names}").fetchone() or ()
+    before = _current_values(connection, settings)
+    disabled = {*filter(None, before["disabled_optimizers"].split(",")), _UNSOUND_OPTIMIZER}
+    settings["disabled_optimizers"] = ",".join(sorted(disabled))
     set_session(connection)
     try:
         for name, value in settings.items():
@@ -63,9 +64,9 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     finally:
         with suppress(duckdb.Error):  # another connection of the application may be writing
             connection.execute("CHECKPOINT")
-        for name, value in zip(settings, before, strict=True):
+        for name, value in before.items():
             with suppress(duckdb.Error):  # after a fatal error, the database is closed
-                connection.execute(f"SET GLOBAL {name} = '{_value_to_restore(value)}'")
+                connection.execute(f"SET GLOBAL {name} = '{value}'")
 
 
 @contextmanager
@@ -169,19 +170,18 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 
     The settings are changed on a second cursor, because the transaction on *connection* may fail.
     """
-    names = ", ".join(f"current_setting('{name}')" for name in settings)
     with _settings_lock, connection.cursor() as cursor:
-        before = cursor.execute(f"SELECT {names}").fetchone() or ()
+        before = _current_values(cursor, settings)
         try:
             for name, value in settings.items():
                 with suppress(duckdb.Error):  # the application may have locked the settings
                     cursor.execute(f"SET GLOBAL {name} = '{value}'")
             yield
         finally:
-            for name, value in zip(settings, before, strict=True):
+            for name, value in before.items():
                 # The application may use more memory than the old limit, or the database may be closed.
                 with suppress(duckdb.Error):
-                    cursor.execute(f"SET GLOBAL {name} = '{_value_to_restore(value)}'")
+                    cursor.execute(f"SET GLOBAL {name} = '{value}'")
 
 
 def memory_limit() -> int:
@@ -235,10 +235,11 @@ def _threads(maximum: int) -> int:
     return max(1, min(maximum, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
 
 
-def _optimizers_to_disable(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return the optimizers to disable: `_UNSOUND_OPTIMIZER`, and any that the application has already disabled."""
-    ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-    return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND_OPTIMIZER}))
+def _current_values(connection: duckdb.DuckDBPyConnection, settings: Iterable[str]) -> dict[str, str]:
+    """Return a string that restores the current value of each of the *settings*."""
+    names = ", ".join(f"current_setting('{name}')" for name in settings)
+    (values,) = connection.execute(f"SELECT {names}").fetchall()
+    return {name: _value_to_restore(value) for name, value in zip(settings, values, strict=True)}
 
 
 def _value_to_restore(value: object) -> str:

@@ -40,8 +40,10 @@ class Target:
 
 def read_targets(connection: Connection) -> dict[tuple[str, Selection], Target]:
     """Return the target of each table and selection that has one."""
-    if not table_exists(connection, "_export_targets"):
-        return {}
+    return _read_targets(connection) if table_exists(connection, "_export_targets") else {}
+
+
+def _read_targets(connection: Connection) -> dict[tuple[str, Selection], Target]:
     cursor = connection.execute("FROM _export_targets")
     names = [name for name, *_ in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -57,15 +59,18 @@ def _target(row: Mapping[str, Any]) -> Target:
     return Target(Chunk(row["from_date"], row["to_date"]), options)
 
 
+# The functions below require that the database has a ledger.
+
+
 def is_target(connection: Connection, table: str, selection: Selection, target: Target) -> bool:
     """Whether the target days include the days of *target*, and the newest export loaded them with the same options."""
-    current = read_targets(connection).get((table, selection))
+    current = _read_targets(connection).get((table, selection))
     return current is not None and current == _widened(current, target)
 
 
 def widen_target_days(connection: Connection, table: str, selection: Selection, target: Target) -> None:
     """Add the days of *target* to the target days, together with any days in between."""
-    current = read_targets(connection).get((table, selection))
+    current = _read_targets(connection).get((table, selection))
     wider = target if current is None else _widened(current, target)
     if wider != current:
         _write(connection, table, selection, wider)
@@ -78,7 +83,7 @@ def _widened(current: Target, target: Target) -> Target:
 
 def trim_target_days(connection: Connection, table: str, selection: Selection, first: date) -> None:
     """Remove the days before *first* from the target days."""
-    current = read_targets(connection).get((table, selection))
+    current = _read_targets(connection).get((table, selection))
     if current and current.days.first < first:
         days = Chunk(first, current.days.last) if first <= current.days.last else None
         set_target_days(connection, table, selection, days)
@@ -86,7 +91,7 @@ def trim_target_days(connection: Connection, table: str, selection: Selection, f
 
 def set_target_days(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
     """Replace the target days with *days*; None removes them."""
-    current = read_targets(connection).get((table, selection))
+    current = _read_targets(connection).get((table, selection))
     options = current.options if current else None
     _write(connection, table, selection, Target(days, options) if days else None)
 

@@ -210,8 +210,7 @@ async def _run(
         table = await to_thread.run_sync(EventsTable, connection, job.path, job.spec)
         if job.flatten:
             await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
-        batches = await in_thread(table.batches, table.interrupt)
-        planned = await job.plan(batches, table.history)
+        planned = await job.plan(table.batches, table.history)
         tracker = Tracker(planned)
         # This runs in a thread, because loading the certificates takes about 0.1 s.
         client = await to_thread.run_sync(partial(new_client, job.parameters.url, transport, http2=http2))
@@ -222,7 +221,7 @@ async def _run(
                 callbacks,
                 destination=table,
                 writer=lambda staging: Writer(table, staging, job.now),
-                batches=batches,
+                batches=table.batches,
                 planned=planned,
                 tracker=tracker,
             )
@@ -232,7 +231,7 @@ async def _run(
             raise
         finish = partial(table.finish, complete=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)
-        warn_of_emptiness(job, tracker, known=batches if job.sync else ())
+        warn_of_emptiness(job, tracker, known=table.batches if job.sync else ())
         flatten = partial(flatten_after_export, connection, job.path, table.name, always=job.flatten)
         await in_thread(flatten, table.interrupt)
         result = tracker.result(

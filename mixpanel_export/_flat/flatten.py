@@ -148,9 +148,8 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
     """
     with _converting_errors(path):
         flats = flat_tables(connection, table)
-        exists = table_exists(connection, table)
-    if not exists:
-        return
+        if not (flats or always) or not table_exists(connection, table):
+            return
     if always and not flats:
         flatten(connection, path, Request(table))
     for flat in flats:

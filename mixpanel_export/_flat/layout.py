@@ -34,8 +34,9 @@ def _event_states(connection: Connection, table: str) -> dict[int, BatchState]:
     Raises:
         LedgerMismatchError: The table has rows that the ledger does not record.
     """
-    counts = check_batches(connection, table)
-    revisions = {batch.number: batch.revision for batch in read_batches(connection, table)}
+    batches = read_batches(connection, table)
+    counts = check_batches(connection, table, batches)
+    revisions = {batch.number: batch.revision for batch in batches}
     return {batch: BatchState(revisions[batch], count) for batch, count in counts.items()}
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mixpanel_export._database.catalog import IN_MAIN
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.ledger import read_batches
-from mixpanel_export._database.schema import IN_MAIN, comment_of, table_exists
+from mixpanel_export._database.schema import comment_of, table_exists
 from mixpanel_export._flat.columns import BatchState, Column
 from mixpanel_export._flat.kinds import Kind
 from mixpanel_export._flat.layout import PROFILES, layout_of

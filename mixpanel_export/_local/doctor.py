@@ -281,7 +281,7 @@ def _check_rows(connection: Connection, table: str) -> None:
     for selection in dict.fromkeys(batch.selection for batch in batches):
         chunks = [batch.days for batch in batches if batch.selection == selection]
         days = Chunk(min(chunk.first for chunk in chunks), max(chunk.last for chunk in chunks))
-        Ledger(connection, table, selection, "UTC").check_rows(days, compare_counts=True)
+        Ledger(connection, table, selection, "UTC").check_rows(batches, days, compare_counts=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from mixpanel_export._database.catalog import IN_MAIN
 from mixpanel_export._database.connection import (
     Connection,
     advice_on,
@@ -23,7 +24,6 @@ from mixpanel_export._database.connection import (
 from mixpanel_export._database.path import check_exists
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
-    IN_MAIN,
     check_ledger,
     columns_of,
     create_ledger,

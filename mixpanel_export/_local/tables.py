@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from mixpanel_export._database.catalog import IN_MAIN
 from mixpanel_export._database.connection import first_row, quoted, transaction
 from mixpanel_export._database.ledger import delete_from_ledger
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
-    IN_MAIN,
     comment_of,
     delete_foreign_metadata,
     name_in_database,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from mixpanel_export._database.catalog import IN_MAIN
 from mixpanel_export._database.connection import (
     Connection,
     advice_on,
@@ -24,7 +25,6 @@ from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import UNKNOWN_PROJECT, Ledger
 from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._database.schema import (
-    IN_MAIN,
     PROFILES,
     check_ledger,
     columns_of,

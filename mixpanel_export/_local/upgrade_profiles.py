@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
+from mixpanel_export._database.catalog import IN_MAIN
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.ledger import UNKNOWN_PROJECT
-from mixpanel_export._database.schema import IN_MAIN, PROFILE_COLUMNS, columns_of, create_table
+from mixpanel_export._database.schema import PROFILE_COLUMNS, columns_of, create_table
 from mixpanel_export._database.snapshots import Snapshot, write_snapshot
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export.inspection import UpgradedTable

@@ -150,6 +150,8 @@ def batches_to_compare(
     connection: Connection, table: str, project: str, zone: str, new: Sequence[int]
 ) -> list[int]:
     """Return the batches that may share events with *new* batches. Store the times of these events in `_export_times`."""
+    if not _numbers(connection, "SELECT batch FROM _export_strays LIMIT 1"):
+        return []  # without strays, no event can be in two batches
     connection.execute(_EXTENTS.format(**_days(zone)), [table, project])
     batch_list = _sql_list(new)
     spans = (

@@ -16,7 +16,7 @@ import duckdb
 from mixpanel_export._database.connection import Connection, quoted, transaction
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.preflight import ExportSpec, check_before_export
+from mixpanel_export._database.preflight import ExportSpec, State, check_before_export
 from mixpanel_export._database.schema import (
     create_events_table,
     create_ledger,
@@ -78,16 +78,12 @@ class EventsTable:
         """The differences between fetched batches and the batches in the table, if they are compared."""
         with self.converting_errors(str(spec.days)):
             state = check_before_export(connection, spec)
-            self.name, self.target_table, self.history = state.table, state.target_table, state.history
+            self.name, self.target_table = state.table, state.target_table
+            self.batches, self.history = state.batches, state.history
+            self._rows_before = state.rows if spec.mode in {"append", "resume"} else 0
             self._ledger = Ledger(connection, self.target_table, spec.selection, spec.zone)
             self._records = BatchRecords(connection, self.target_table, spec, self._ledger)
-            self._prepare(starts_empty=state.starts_empty)
-            self._rows_before = self._count(self.name) if spec.mode in {"append", "resume"} else 0
-
-    def batches(self) -> list[Batch]:
-        """Return the selection's ledger rows, for the planner."""
-        with self.converting_errors(str(self.spec.days)):
-            return self._ledger.for_selection()
+            self._prepare(state)
 
     def kept_days(self) -> list[DayChange]:
         """Return the days whose new response was rejected, in order."""
@@ -225,17 +221,15 @@ class EventsTable:
         """The number of this export's first batch."""
         return self._numbers[0] if self._numbers else None
 
-    def _prepare(self, *, starts_empty: bool) -> None:
+    def _prepare(self, state: State) -> None:
         with transaction(self.connection):
             create_ledger(self.connection)
-            if starts_empty:
-                if self.target_table != self.name:
-                    self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.target_table)}")
-                # The mode `resume` fetches days that failed before the table existed, so their ledger rows are kept.
-                if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
-                    self._ledger.delete_all()
-            else:
+            if state.ledger_is_obsolete:
+                self._ledger.delete_all()
+            if not state.starts_empty:
                 record_missing_strays(self.connection, self.target_table, self.spec.zone)
+            elif self.target_table != self.name:
+                self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.target_table)}")
 
     def _record_target(self) -> None:
         """Add the requested days to the target days, unless the export has a `limit`."""

@@ -20,6 +20,7 @@ from tables import (
 )
 
 from mixpanel_export._database.connection import connected_for_export
+from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import ExportSpec, Mode
 from mixpanel_export._model import (
     ChunkFailed,
@@ -87,7 +88,10 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
         table = new_table(connection, db, "append")
         table.number(DAYS[:1]).close()
         table.record_failure(ChunkFailed(DAYS[0], table.numbers[DAYS[0]], NOW, 6, 0, "it broke"), NOW)
-    assert [(batch.number, batch.status) for batch in table.batches()] == [(1, "complete"), (3, "failed")]
+    assert [(batch.number, batch.status) for batch in read_batches(connection, "events")] == [
+        (1, "complete"),
+        (3, "failed"),
+    ]
     assert connection.execute("SELECT error, attempts FROM _export_batches WHERE batch = 3").fetchone() == (
         "it broke",
         6,
@@ -95,7 +99,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     table = new_table(connection, db, "resume")
     staging = table.number(DAYS[:1])
     committed(table, [staged(table, staging, DAYS[0], lines(5))], staging)
-    assert [(batch.number, batch.status) for batch in table.batches()] == [(4, "complete")]
+    assert [(batch.number, batch.status) for batch in read_batches(connection, "events")] == [(4, "complete")]
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
 
 
@@ -148,7 +152,7 @@ def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnect
     again = NumberedTable(
         connection, db, ExportSpec(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume")
     )
-    assert (again.name, len(again.batches())) == ("Events", 1)
+    assert (again.name, len(again.batches)) == ("Events", 1)
 
 
 def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
@@ -239,7 +243,7 @@ def test_what_else_is_attached_is_not_mistaken_for_this_file(
     connection.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS other")
     for mode in ("create", "resume", "replace"):
         table = new_table(connection, db, mode)
-        assert table.batches() == []
+        assert table.batches == ()
 
 
 def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
