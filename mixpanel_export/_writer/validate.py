@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import duckdb
@@ -71,6 +71,7 @@ class Validator:
         lines = ArrowTable(connection, LINE)
         self._extraction = ExtractionStatement(lines, destination.spec.zone)
         self._comparison = comparison(lines)
+        self._days = cache(self._first_and_last_moment)
 
     def extract(self, segment: Segment, chunk: Chunk) -> ExtractedSegment | Unloadable:
         """Return the columns of a segment of *chunk*, or `Unloadable` if DuckDB cannot read the segment.
@@ -177,7 +178,7 @@ class Validator:
             with maximum_memory(self._connection, longest):
                 return read()
 
-    def _days(self, chunk: Chunk) -> tuple[datetime, datetime]:
+    def _first_and_last_moment(self, chunk: Chunk) -> tuple[datetime, datetime]:
         """Return the first and the last moment of the chunk's days, in naive UTC."""
         first = first_moment(f"DATE '{chunk.first}'", self._spec.zone)
         last = last_moment(f"DATE '{chunk.last}'", self._spec.zone)
