@@ -135,11 +135,17 @@ def with_enough_memory(connection: duckdb.DuckDBPyConnection, transact: Callable
 
 
 @contextmanager
-def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let statements use all processors, as far as memory allows, unless `MPX_THREADS` is set."""
-    threads = thread_count() if variable("MPX_THREADS") else _threads(processors())
-    with _changed_settings(connection, {"threads": str(threads)}):
+def more_threads(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
+    """Let statements that insert *rows* use all processors, as far as memory allows, unless `MPX_THREADS` is set.
+
+    Each thread gets at least a whole row group, because DuckDB copies smaller ones together.
+    """
+    threads = min(_threads(processors()), rows // ROW_GROUP)
+    if variable("MPX_THREADS") or threads <= thread_count():
         yield
+    else:
+        with _changed_settings(connection, {"threads": str(threads)}):
+            yield
 
 
 @contextmanager

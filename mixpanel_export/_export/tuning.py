@@ -20,12 +20,12 @@ class Tuning:
     """The memory for extracted columns; None means a share of DuckDB's memory limit."""
     backlog: int = 1 << 30
     """The total size of complete chunks beyond which staging waits for commits."""
-    group_rows: int = 4 * ROW_GROUP
+    group_rows: int = 8 * ROW_GROUP
     """A group with this number of rows for each inserting thread is committed without waiting for more chunks."""
     group_size: int = 1 << 30
     """A group with this number of bytes is committed without waiting for more chunks."""
-    group_wait: float = 2.0
-    """How long a group with fewer rows and bytes waits for more chunks."""
+    group_wait: float = 1.0
+    """How long a smaller group waits for the next chunk. It is committed after four times this time in any case."""
     pauses: Pauses = DEFAULT_PAUSES
     """Pauses before retries."""
 

@@ -53,6 +53,8 @@ from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
 
+_MAX_WAITS = 4  # a group is committed after this many times `group_wait`
+
 
 class _ExportAccepted:
     """Sent once, when lines or a complete response show that Mixpanel has accepted the account and the selection."""
@@ -140,6 +142,7 @@ class WriteTasks:
         self._warned_about_local_times = False
         self._group: Group | None = None
         self._growing = anyio.CancelScope()
+        self._ready_rows = 0  # rows of valid chunks that are not committed
 
     def start(self, tasks: TaskGroup, items: MemoryObjectReceiveStream[Item]) -> None:
         """Start the tasks. The tasks end when all senders of *items* are closed and all chunks are committed."""
@@ -208,6 +211,7 @@ class WriteTasks:
         """Return the chunk if it is valid. Otherwise, send its verdict."""
         self._warn_about_local_times()
         if isinstance(validated, ValidatedChunk):
+            self._ready_rows += validated.batch.rows
             batch = replace(validated.batch, validated_at=naive_utc(self._now()))
             return replace(validated, batch=batch)
         self._backlog.remove(staged.chunk)
@@ -245,7 +249,11 @@ class WriteTasks:
         everything_is_ready = (
             ready_receiver.statistics().current_buffer_used + 1 >= self._tracker.active_count
         )
-        return Group(chunk, open_for=self._tuning.group_wait, on_all_processors=everything_is_ready)
+        return Group(
+            chunk,
+            open_for=_MAX_WAITS * self._tuning.group_wait,
+            remaining_rows=self._ready_rows if everything_is_ready else None,
+        )
 
     async def _commit_group(
         self, group: Group, ready_receiver: MemoryObjectReceiveStream[Ready]
@@ -257,10 +265,15 @@ class WriteTasks:
         async def grow() -> None:
             nonlocal next_item
             try:
-                with anyio.move_on_after(self._tuning.group_wait):
+                with anyio.move_on_after(_MAX_WAITS * self._tuning.group_wait):
                     while self._may_grow(group):
-                        with anyio.CancelScope() as self._growing:
+                        with (
+                            anyio.move_on_after(self._tuning.group_wait) as wait,
+                            anyio.CancelScope() as self._growing,
+                        ):
                             next_item = await ready_receiver.receive()
+                        if wait.cancelled_caught:
+                            return
                         if next_item is None:
                             continue  # woken by `reconsider`
                         if not isinstance(next_item, ValidatedChunk) or next_item.longest > USUAL_LINE:
@@ -282,6 +295,7 @@ class WriteTasks:
             self._answer(verdict)
         for chunk in group.chunks:
             self._backlog.remove(chunk.staged.chunk)
+            self._ready_rows -= chunk.batch.rows
         return next_item
 
     def _may_grow(self, group: Group) -> bool:

@@ -19,11 +19,11 @@ class Group:
     """
 
     def __init__(
-        self, chunk: ValidatedChunk, *, open_for: float = 0.0, on_all_processors: bool = False
+        self, chunk: ValidatedChunk, *, open_for: float = 0.0, remaining_rows: int | None = None
     ) -> None:
         self.chunks = [chunk]
-        self.on_all_processors = on_all_processors
-        """Whether loading may use all processors. It may if no other task of the export needs one."""
+        self.remaining_rows = remaining_rows
+        """The number of rows that the export still has to insert, if no other task needs a processor; otherwise None."""
         self.rows = chunk.batch.rows
         """The number of rows to insert."""
         self.size = chunk.staged.size

@@ -23,7 +23,7 @@ from mixpanel_export._database.schema import (
     delete_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._database.settings import all_processors, lacks_memory, maximum_memory, memory_for_lines
+from mixpanel_export._database.settings import lacks_memory, maximum_memory, memory_for_lines, more_threads
 from mixpanel_export._database.sync_changes import read_kept
 from mixpanel_export._database.target_days import (
     LoadOptions,
@@ -111,7 +111,11 @@ class EventsTable:
             InterruptedCall: `interrupt` was called. None of the group's rows are in the table.
         """
         memory = maximum_memory if final_attempt else memory_for_lines
-        threads = all_processors if group.on_all_processors else nullcontext
+        threads = (
+            nullcontext()
+            if group.remaining_rows is None
+            else more_threads(self.connection, group.remaining_rows)
+        )
 
         def days() -> str:
             return ", ".join(
@@ -120,7 +124,7 @@ class EventsTable:
 
         with (
             self.converting_errors(days),
-            threads(self.connection),
+            threads,
             memory(self.connection, group.longest),
         ):
             try:

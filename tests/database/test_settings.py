@@ -16,7 +16,14 @@ from mixpanel_export._database.connection import (
     connect,
     connected_for_export,
 )
-from mixpanel_export._database.settings import default_limit, maximum_memory, memory_for_lines, memory_limit
+from mixpanel_export._database.settings import (
+    ROW_GROUP,
+    default_limit,
+    maximum_memory,
+    memory_for_lines,
+    memory_limit,
+    more_threads,
+)
 from mixpanel_export.errors import ConfigError
 
 SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks", "disabled_optimizers")
@@ -81,6 +88,25 @@ def test_memory_and_threads_are_what_the_environment_says(
     with connected_for_export(db) as connection:
         threads = connection.execute("SELECT current_setting('threads')").fetchone()
     assert threads == (1,)
+
+
+def current_threads(connection: duckdb.DuckDBPyConnection) -> int:
+    ((threads,),) = connection.execute("SELECT current_setting('threads')").fetchall()
+    return int(threads)
+
+
+@pytest.mark.parametrize("rows, threads", [(ROW_GROUP, 1), (2 * ROW_GROUP, 2), (9 * ROW_GROUP, 4)])
+def test_each_inserting_thread_gets_a_whole_row_group(
+    rows: int, threads: int, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last rows of an export are inserted on all processors, but a thread with less than a row group does not help."""
+    # The number of processors cannot be set otherwise.
+    monkeypatch.setattr("mixpanel_export._database.settings.processors", lambda: 4)
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "1GB")
+    with connected_for_export(db) as connection:
+        with more_threads(connection, rows):
+            assert current_threads(connection) == max(2, threads)
+        assert current_threads(connection) == 2
 
 
 def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:

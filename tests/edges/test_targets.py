@@ -1,6 +1,7 @@
 """The ledger knows which days were requested, even after an export that was interrupted early."""
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from threading import Timer
@@ -8,7 +9,7 @@ from threading import Timer
 import pytest
 from examples import slow
 from shell import held_by_another, mpx, one_error
-from support import NOW, export, query, simulator
+from support import NOW, TUNING, export, query, simulator
 
 from mixpanel_export._database.target_days import LoadOptions, Target, read_targets
 from mixpanel_export._local.reader import read_contents, reading
@@ -41,10 +42,13 @@ def statuses(db: Path) -> dict[str, int]:
 async def interrupted(sim: Simulator, db: Path, last: str = LAST) -> None:
     """Export one batch of many, then stop."""
     with pytest.raises(StopError):
-        await export(sim, db, last=last, chunk_days=1, max_workers=1, on_batch_complete=stop)
+        await export(
+            sim, db, last=last, chunk_days=1, max_workers=1, tuning=ONE_BY_ONE, on_batch_complete=stop
+        )
 
 
-SLOW = 0.5  # seconds to the first byte, so that the first batch is committed before the last one arrives
+SLOW = 0.1  # seconds to the first byte, so that the first batch is committed before the last one arrives
+ONE_BY_ONE = replace(TUNING, group_wait=0.0)
 
 
 async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
