@@ -96,7 +96,7 @@ def test_the_statements_of_the_points_are_run() -> None:
     """Each point in DuckDB names a statement that some schedule runs."""
     patterns = STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS | PROFILE_STATEMENTS
     missing = set(patterns)
-    for seed in (4, 6):
+    for seed in (2, 16, 34):  # short schedules that together run all of them
         with recorded_statements() as statements:
             assert schedule(seed).failures == []
         missing -= {
