@@ -7,8 +7,9 @@ Every plan follows two rules:
 
 Within these rules, all chunks have the same number of days, because the longest chunk determines the duration of an
 export. If possible, the number of chunks is a multiple of the number of workers, and part of the hourly quota is left
-for retries. If earlier batches show that the sizes of days vary widely, chunks have the same expected number of events
-instead.
+for retries. If the sizes of more than a week of days are unknown, there are at least two chunks for each worker: the
+workers with small chunks then take more of the others. If earlier batches show that the sizes of days vary widely,
+chunks have the same expected number of events instead.
 
 In this module, a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary between
 two days is the ordinal of the later day.
@@ -17,7 +18,7 @@ two days is the ordinal of the later day.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
@@ -34,11 +35,13 @@ from mixpanel_export.errors import ArgumentError
 
 _OPEN_DAYS = 2  # a day stays open this long after its end, because most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
+_WEEKEND = (6, 0)  # Saturday and Sunday: an ordinal modulo 7 is the weekday, and Monday is 1
+_CHUNKS_PER_WORKER = 2  # at least, if the sizes of days are unknown
 _MAX_CHUNKS_PER_SHORT_EXPORT = 6  # an export of up to a week uses at most a tenth of the hourly quota
 _SHORT_SECONDS = 10.0  # if one request should be faster than this, several are not worth the extra quota
 _MANY_DAYS = 30  # with at least this many days, several requests are always planned
-# Chunks of equal weight are used only if they should save at least 10 % of the time that chunks of equal length take,
-# because weights are only estimates.
+# More chunks, or chunks of equal weight, are used only if they should save at least 10 % of the time, because weights are
+# only estimates.
 _MAX_TIME_RATIO = 0.9
 
 
@@ -51,8 +54,9 @@ class Plan:
     fetch_order: tuple[Chunk, ...]
     """The same chunks, the largest first, so that a large chunk does not run alone at the end.
 
-    If sizes are unknown, the longest chunks come first and, among equally long ones, the newest, because most projects
-    grow.
+    If sizes are unknown, the longest chunks come first. Among equally long ones, those with the fewest weekend days come
+    first, because weekends are quiet in most projects. Then the newest come first, because most projects grow. If the
+    caller chose the length of chunks, weekends do not matter.
     """
     added: tuple[Chunk, ...] = ()
     """Days that the caller did not request. They belong to batches that the export replaces."""
@@ -117,13 +121,15 @@ def plan(
     *skip_complete* is true, days whose newest batch is complete are not fetched.
 
     If *chunk_days* is given, chunks have that many days; a chunk that would end inside a batch ends with the batch.
-    Otherwise, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that would
-    exceed *requests* (None means no limit), there are fewer, longer chunks. From *first_open_day* on, each day is a
-    separate chunk.
+    Otherwise, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. More than a week
+    of days is divided into at least two chunks for each worker. If that would exceed *requests* (None means no limit),
+    there are fewer, longer chunks. From *first_open_day* on, each day is a separate chunk.
 
     The number of events on each day is estimated from *batches* and from *history*, which contains additional ledger
-    rows. Chunks with equal expected numbers of events are used if they are expected to save at least a tenth of the
-    time. This plan never has more chunks than the plan with equal lengths, nor a longer chunk.
+    rows. If *history* contains every day to fetch, one chunk for each worker is enough, unless two are expected to save
+    at least a tenth of the time. Chunks with equal expected numbers of events are used if they are expected to save
+    another tenth. These plans never have more chunks than the plan without ledger rows, nor a longer chunk than a week or
+    the chunks of that plan.
 
     Each run of days is one chunk if there is a quota, there are fewer than 30 days, and one request for all of them is
     expected to take under 10 seconds. More requests would hardly save time, and would use quota that larger exports
@@ -152,14 +158,17 @@ def plan(
             workers=workers,
             requests=1 if is_short else requests,
             weights=weights,
+            are_known=to_fetch.issubset(chain.from_iterable(days for days, _ in _row_counts(history))),
         )
     else:
         parts = [part for run in _runs(to_fetch) for part in _fixed_parts(chunk_days, run, indivisible)]
     parts.sort(key=lambda part: part.start)
+    # Chunks of a fixed length may take several hours. Then the days that are still missing should be consecutive.
+    weekends_last = chunk_days is None
     return Plan(
         chunks=tuple(map(_chunk, parts)),
         fetch_order=tuple(
-            map(_chunk, sorted(parts, key=lambda part: (weight(part, weights), part.start), reverse=True))
+            map(_chunk, sorted(parts, key=lambda part: _priority(part, weights, weekends_last=weekends_last)))
         ),
         added=tuple(map(_chunk, _runs(to_fetch.difference(requested)))),
         skipped=tuple(map(_chunk, _runs(set(requested) - to_fetch))),
@@ -218,27 +227,31 @@ def _even_parts(
     workers: int,
     requests: int | None,
     weights: Weights | None,
+    are_known: bool,
 ) -> list[range]:
     """Divide the days before *open_day* evenly.
 
     Each day from *open_day* on is a separate part. If a batch contains one of these days, the batch is the part.
+    *are_known* is true if no weight is extrapolated from other days, and no batch is replaced.
     """
     open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
     separate = open_batches + [range(day, day + 1) for day in open_days]
     runs = _runs(to_fetch.difference(*separate))
-    lengths = [len(run) for run in runs]
-    count = _even_count(lengths, separate, workers, requests)
-    divided = list(zip(shares(lengths, lengths, count), runs, strict=True))
-    even = [part for share, run in divided for part in _divide(share, run, indivisible)]
+    few, many = (_even_count(runs, separate, workers, requests, each) for each in (1, _CHUNKS_PER_WORKER))
+    even = separate + _divide_evenly(many, runs, indivisible)
     if weights is None:
-        return separate + even
-    longest = max([_WEEK, *(-(-len(run) // share) for share, run in divided)])
+        return even
+    max_parts = len(separate) + many
+    if are_known:
+        fewer = separate + _divide_evenly(few, runs, indivisible)
+        even = _fastest(fewer, [even], max_parts, workers, weights)
+    longest = max([_WEEK, *map(len, _divide_evenly(many, runs, ()))])
     alternatives = [
         separate + [piece for part in parts for piece in _limit_length(longest, part, indivisible)]
-        for parts in even_by_weight(runs, indivisible, weights, max_parts=count)
+        for parts in even_by_weight(runs, indivisible, weights, max_parts=many)
     ]
-    return _fastest(separate + even, alternatives, len(separate) + count, workers, weights)
+    return _fastest(even, alternatives, max_parts, workers, weights)
 
 
 def _fastest(
@@ -253,15 +266,21 @@ def _fastest(
     return best if time(best) <= _MAX_TIME_RATIO * time(even) else even
 
 
-def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
-    """Return the number of chunks for runs with these *lengths*.
+def _even_count(
+    runs: Sequence[range],
+    separate: Sequence[range],
+    workers: int,
+    requests: int | None,
+    chunks_per_worker: int,
+) -> int:
+    """Return the number of chunks for *runs*.
 
-    The number is a multiple of *workers* if the quota allows that. *separate* contains the plan's other chunks, which
-    have open days.
+    The number is a multiple of *workers* if the quota allows that. For more than a week of days, it is at least
+    *chunks_per_worker* for each of them. *separate* contains the plan's other chunks, which have open days.
     """
-    days = sum(lengths)
-    weeks = sum(-(-length // _WEEK) for length in lengths)
-    count = -(-weeks // workers) * workers
+    days = sum(map(len, runs))
+    weeks = sum(-(-len(run) // _WEEK) for run in runs)
+    count = max(-(-weeks // workers), chunks_per_worker if days > _WEEK else 1) * workers
     if requests is not None:
         budget = max(1, requests - len(separate))
         if count > budget:
@@ -270,6 +289,13 @@ def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int,
         all_in_a_week = days + sum(map(len, separate)) <= _WEEK
         count = min(count, _MAX_CHUNKS_PER_SHORT_EXPORT - (len(separate) if all_in_a_week else 0))
     return min(count, days)
+
+
+def _divide_evenly(count: int, runs: Sequence[range], indivisible: Sequence[range]) -> list[range]:
+    """Divide *runs* into about *count* parts of equal length. Each run is at least one part."""
+    lengths = [len(run) for run in runs]
+    divided = zip(shares(lengths, lengths, count), runs, strict=True)
+    return [part for share, run in divided for part in _divide(share, run, indivisible)]
 
 
 def _limit_length(days: int, part: range, indivisible: Sequence[range]) -> Iterable[range]:
@@ -295,6 +321,12 @@ def _outside_batches(indivisible: Sequence[range], boundary: int) -> int:
 def _batch_divided_at(boundary: int, indivisible: Sequence[range]) -> range | None:
     """Return the batch that *boundary* would divide; None if there is none."""
     return next((batch for batch in indivisible if batch.start < boundary < batch.stop), None)
+
+
+def _priority(part: range, weights: Weights | None, *, weekends_last: bool) -> tuple[float, int, int]:
+    """Return the sort key of `Plan.fetch_order`."""
+    weekend_days = sum(day % 7 in _WEEKEND for day in part) if weekends_last else 0
+    return -weight(part, weights), weekend_days, -part.start
 
 
 def _days(first: date, last: date) -> range:

@@ -81,7 +81,7 @@ async def test_progress_is_totals(db: Path) -> None:
     done = [progress.batches_done for progress in seen]
     assert done == sorted(done)
     last = seen[-1]
-    assert (last.batches, last.batches_done, last.requests, last.quota_left) == (3, 3, 3, 57)
+    assert (last.batches, last.batches_done, last.requests, last.quota_left) == (6, 6, 6, 54)
     assert last.rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
     assert last.bytes_read == sum(request.bytes_sent for request in sim.requests)
 

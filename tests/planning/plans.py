@@ -84,8 +84,16 @@ def resumed(
     )
 
 
-def appended(*rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
+def appended(
+    *rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
+) -> Plan:
     """Plan the days from *first* to *last*, whatever days *rows* have."""
     return plan(
-        day(first), day(last), batches=rows, skip_complete=False, chunk_days=chunk_days, first_open_day=NEVER
+        day(first),
+        day(last),
+        batches=rows,
+        skip_complete=False,
+        chunk_days=chunk_days,
+        workers=workers,
+        first_open_day=NEVER,
     )

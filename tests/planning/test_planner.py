@@ -1,7 +1,6 @@
 """A plan fetches exactly the right days, in chunks that suit the workers, the quota and the ledger."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
 from itertools import pairwise
 
 import pytest
@@ -14,7 +13,6 @@ from mixpanel_export._planning.planner import (
     Plan,
     plan,
     split_date_range,
-    split_in_two,
 )
 
 
@@ -27,9 +25,11 @@ from mixpanel_export._planning.planner import (
         (7, 6, 1, 2),
         (8, 8, 1, 1),
         (10, 10, 1, 1),
-        (11, 10, 1, 2),
-        (30, 10, 3, 3),
-        (70, 10, 7, 7),
+        (11, 11, 1, 1),
+        (20, 20, 1, 1),
+        (21, 20, 1, 2),
+        (30, 20, 1, 2),
+        (70, 20, 3, 4),
         (71, 20, 3, 4),
         (90, 20, 4, 5),
         (140, 20, 7, 7),
@@ -39,7 +39,7 @@ from mixpanel_export._planning.planner import (
     ],
 )
 def test_ten_workers_and_a_budget_of_fifty(days: int, chunks: int, shortest: int, longest: int) -> None:
-    """The number of even chunks is a multiple of the workers, and none exceeds a week unless the quota requires it."""
+    """From eight days on, each worker has two chunks or more; no chunk exceeds a week unless the quota requires it."""
     planned = fresh(days)
     assert len(planned) == chunks
     assert (min(sizes(planned)), max(sizes(planned))) == (shortest, longest)
@@ -62,6 +62,11 @@ def test_ten_workers_and_a_budget_of_fifty(days: int, chunks: int, shortest: int
         (100, 10, 0, 1),
         (30, 1, 50, 5),
         (30, 4, 50, 8),
+        (30, 5, 50, 10),
+        (30, 10, 19, 10),
+        (30, 10, 9, 9),
+        (30, 20, 50, 30),
+        (60, 30, 50, 30),
         (7, 2, 50, 2),
         (7, 2, 1, 1),
         (90, 100, 100, 90),
@@ -84,13 +89,15 @@ def test_fresh_plans_cover_evenly_within_the_quota(days: int, workers: int, requ
     weekly = -(-days // 7)
     if requests is None or requests - requests % workers >= weekly:
         assert max(sizes(chunks)) <= 7
-    assert len(chunks) <= -(-weekly // workers) * workers
+    assert len(chunks) <= max(2, -(-weekly // workers)) * workers
+    if days > 7 and (requests is None or requests >= 2 * workers):
+        assert len(chunks) >= min(days, 2 * workers)
 
 
 @pytest.mark.parametrize(
     "days, open_days, chunks",
     [
-        (30, 3, [2, 3, 3, 2, 3, 3, 2, 3, 3, 3, 1, 1, 1]),
+        (30, 3, [1, 1, 2] * 6 + [1, 2] + [1, 1, 1]),
         (3, 3, [1, 1, 1]),
         (1, 1, [1]),
         (7, 3, [1, 1, 2, 1, 1, 1]),
@@ -159,7 +166,7 @@ def test_days_outside_are_added_on_both_sides() -> None:
 def test_a_failed_batch_binds_nothing() -> None:
     """Rows that are not in the table do not keep days together."""
     wanted = resumed(held(1, -5, 35, "failed"))
-    assert sizes(wanted.chunks) == [3] * 10
+    assert wanted.chunks == fresh(30)
     assert wanted.added == ()
 
 
@@ -172,16 +179,16 @@ def test_a_batch_may_fill_the_range() -> None:
 
 def test_even_edges_move_to_the_nearer_end_of_a_batch() -> None:
     """A boundary that would divide a batch moves to the batch's nearer end; to the later one if they are equally near."""
-    assert spans(appended(held(1, 2, 5)).chunks)[:3] == [(0, 1), (2, 5), (6, 8)]
-    assert spans(appended(held(1, 0, 4)).chunks)[:3] == [(0, 4), (5, 5), (6, 8)]
-    assert spans(appended(held(1, 2, 3)).chunks)[:3] == [(0, 3), (4, 5), (6, 8)]
-    assert spans(appended(held(1, 1, 3)).chunks)[:3] == [(0, 3), (4, 5), (6, 8)]
-    assert spans(appended(held(1, 3, 5)).chunks)[:3] == [(0, 2), (3, 5), (6, 8)]
+    assert spans(appended(held(1, 2, 5), workers=5).chunks)[:3] == [(0, 1), (2, 5), (6, 8)]
+    assert spans(appended(held(1, 0, 4), workers=5).chunks)[:3] == [(0, 4), (5, 5), (6, 8)]
+    assert spans(appended(held(1, 2, 3), workers=5).chunks)[:3] == [(0, 3), (4, 5), (6, 8)]
+    assert spans(appended(held(1, 1, 3), workers=5).chunks)[:3] == [(0, 3), (4, 5), (6, 8)]
+    assert spans(appended(held(1, 3, 5), workers=5).chunks)[:3] == [(0, 2), (3, 5), (6, 8)]
 
 
 def test_fetching_again_keeps_equal_batches() -> None:
     """A range fetched twice with the same plan has the same chunks."""
-    before = [held(n, 3 * n, 3 * n + 2) for n in range(10)]
+    before = [held(n, *span) for n, span in enumerate(spans(fresh(30)))]
     assert appended(*before).chunks == fresh(30)
 
 
@@ -227,7 +234,7 @@ def test_fixed_chunks_are_mixpanel_datas(days: int, chunk_days: int, open_days: 
 
 def test_holes_share_the_chunks_by_length() -> None:
     """Missing runs of days get chunks in proportion to their lengths, each at least one."""
-    wanted = resumed(held(1, 20, 29), held(2, 31, 39), last=49)
+    wanted = resumed(held(1, 20, 29), held(2, 31, 39), last=49, workers=5)
     assert sizes(wanted.chunks) == [3, 3, 4, 3, 3, 4, 1, 3, 3, 4]
     assert days_of(wanted.chunks) == [*range(20), 30, *range(40, 50)]
 
@@ -245,7 +252,7 @@ def test_open_batches_stay_whole_and_alone() -> None:
     """A batch in the table that includes open days is one chunk; the other open days are one each."""
     rows = [held(1, 14, 17, "open"), held(2, 19, 20, "open")]
     wanted = plan(START, day(21), batches=rows, skip_complete=True, workers=2, first_open_day=day(17))
-    assert spans(wanted.chunks) == [(0, 6), (7, 13), (14, 17), (18, 18), (19, 20), (21, 21)]
+    assert spans(wanted.chunks) == [(0, 2), (3, 6), (7, 9), (10, 13), (14, 17), (18, 18), (19, 20), (21, 21)]
     wanted = plan(START, day(21), batches=rows, skip_complete=True, workers=2, first_open_day=day(18))
     assert spans(wanted.chunks) == [(0, 3), (4, 8), (9, 12), (13, 17), (18, 18), (19, 20), (21, 21)]
 
@@ -253,16 +260,19 @@ def test_open_batches_stay_whole_and_alone() -> None:
 def test_by_default_there_are_ten_workers_fifty_requests_and_an_empty_ledger() -> None:
     """The defaults are those of an export without these arguments."""
     assert len(plan(START, day(364), skip_complete=False, first_open_day=NEVER).chunks) == 50
-    assert len(plan(START, day(29), skip_complete=False, first_open_day=NEVER).chunks) == 10
+    assert len(plan(START, day(29), skip_complete=False, first_open_day=NEVER).chunks) == 20
     assert len(plan(START, day(399), skip_complete=False, workers=1, first_open_day=NEVER).chunks) == 50
 
 
 def test_the_longest_chunks_are_fetched_first() -> None:
-    """Without known sizes, the longest chunk is first; among equally long ones, the newest."""
+    """Without known sizes, the longest chunk is first; then fewer weekend days are before more, and newer before older."""
     rows = [held(1, 2, 2), held(2, 7, 7), held(3, 9, 9)]
     made = resumed(*rows, last=13, workers=1)
     assert spans(made.chunks) == [(0, 1), (3, 6), (8, 8), (10, 13)]
     assert spans(made.fetch_order) == [(10, 13), (3, 6), (0, 1), (8, 8)]
+    weekdays, saturday, sunday = [(number, number) for number in range(5)], (5, 5), (6, 6)
+    assert spans(resumed(last=7).fetch_order) == [(7, 7), *reversed(weekdays), sunday, saturday]
+    assert resumed(last=7, chunk_days=1).fetch_order == resumed(last=7).chunks[::-1]
 
 
 @st.composite
@@ -373,51 +383,3 @@ def test_runs_between_held_days_are_cut_evenly(
     assert all(len(part) == 1 or sum(part) / (len(part) - 1) >= longest for part in parts)
     if requests is None and sum(lengths) > 7:
         assert max(map(max, parts)) <= 7
-
-
-def chunk(first: int, last: int) -> Chunk:
-    """Return days of March 2024."""
-    return Chunk(date(2024, 3, first), date(2024, 3, last))
-
-
-@pytest.mark.parametrize(
-    "whole,held,pieces",
-    [
-        (chunk(1, 1), [], None),
-        (chunk(1, 2), [], (chunk(1, 1), chunk(2, 2))),
-        (chunk(1, 10), [], (chunk(1, 5), chunk(6, 10))),
-        (chunk(1, 3), [], (chunk(1, 1), chunk(2, 3))),
-        (chunk(1, 10), [chunk(4, 8)], (chunk(1, 3), chunk(4, 10))),
-        (chunk(1, 10), [chunk(1, 7)], (chunk(1, 7), chunk(8, 10))),
-        (chunk(1, 10), [chunk(1, 10)], None),
-        (chunk(1, 10), [chunk(1, 5), chunk(6, 10)], (chunk(1, 5), chunk(6, 10))),
-    ],
-)
-def test_a_chunk_in_two_pieces(whole: Chunk, held: list[Chunk], pieces: tuple[Chunk, Chunk] | None) -> None:
-    """The pieces are as even as possible and do not divide visible batches; some chunks cannot be split."""
-    rows = [Batch(number, days, "complete") for number, days in enumerate(held)]
-    assert split_in_two(whole, rows) == pieces
-    failed = [Batch(9, whole, "failed")]
-    assert split_in_two(whole, rows + failed) == pieces
-
-
-@given(st.integers(2, 60), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=5))
-def test_pieces_are_the_whole(days: int, spans: list[tuple[int, int]]) -> None:
-    """For all chunks and batches, the pieces have the chunk's days, each once, and divide no batch."""
-    start = date(2024, 3, 1)
-    whole = Chunk(start, start + timedelta(days=days - 1))
-    held = [
-        Batch(
-            number, Chunk(start + timedelta(days=first), start + timedelta(days=first + length)), "complete"
-        )
-        for number, (first, length) in enumerate(spans)
-    ]
-    pieces = split_in_two(whole, held)
-    if pieces is None:
-        edges = [start + timedelta(days=edge) for edge in range(1, days)]
-        assert all(any(row.days.first < edge <= row.days.last for row in held) for edge in edges)
-        return
-    first, second = pieces
-    assert (first.first, second.last) == (whole.first, whole.last)
-    assert second.first - first.last == timedelta(days=1)
-    assert not any(row.days.first < second.first <= row.days.last for row in held)

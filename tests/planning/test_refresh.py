@@ -138,7 +138,7 @@ def test_the_first_sync_fetches_recent_days_alone() -> None:
     """Days of the lookback are batches of one day; earlier ones are planned like any export."""
     planned = synced([])
     assert spans(planned.chunks)[-5:] == [(55, 55), (56, 56), (57, 57), (58, 58), (59, 59)]
-    assert len(planned.chunks) <= 20
+    assert len(planned.chunks) == 25
     assert days_of(planned.chunks) == list(range(60))
 
 
