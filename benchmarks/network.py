@@ -70,6 +70,7 @@ FRESH = [
 ]
 KNOWN = Bar("network: with a ledger ÷ optimum", 1.1, at_most=True)
 SKEWED = Bar("network: skewed, with a ledger ÷ optimum", 1.15, at_most=True)
+OFFICE = Bar("network: quiet weekends and growth, no ledger ÷ optimum", 1.25, at_most=True)
 PARALLEL = Bar("network: one request ÷ 10 workers, 90 and 365 days of 10 s", 9, at_most=False)
 
 
@@ -239,13 +240,15 @@ def real_table(days: int, real: Sequence[Sequence[float]], virtual: Durations) -
 
 def bar_values(durations: Sequence[Durations]) -> Iterator[tuple[Bar, list[float]]]:
     """Yield each bar with its worst ratio, or with 0 if none of its exports was run."""
-    even = [each for each in durations if each.project.shape == "even"]
-    skewed = [each for each in durations if each.project.shape == "skewed"]
+    even, skewed, office = (
+        [each for each in durations if each.project.shape == shape] for shape in ("even", "skewed", "office")
+    )
     long = [each for each in even if each.project.days >= 90 and each.project.transfer == 10]
     for days, bar in zip(DAYS, FRESH, strict=True):
         yield bar, [max((each.fresh / each.lower for each in even if each.project.days == days), default=0)]
     yield KNOWN, [max((each.again / each.lower for each in even), default=0)]
     yield SKEWED, [max((each.again / each.lower for each in skewed), default=0)]
+    yield OFFICE, [max((each.fresh / each.lower for each in office), default=0)]
     yield PARALLEL, [min((each.one_request / each.fresh for each in long), default=0)]
 
 
