@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -204,6 +205,10 @@ async def _run(
     transport: httpx.AsyncBaseTransport | None,
 ) -> Outcome:
     started = time.monotonic()
+    # Loading the HTTP library and the certificates takes about 0.1 s. The file is opened meanwhile.
+    executor = ThreadPoolExecutor(1)
+    future_client = executor.submit(partial(new_client, job.parameters.url, transport, http2=http2))
+    executor.shutdown(wait=False)
     async with connected_when_free(job.path, job.wait) as connection:
         if prepare is not None:
             job = await in_thread(partial(prepare, job, connection), connection.interrupt)
@@ -212,8 +217,7 @@ async def _run(
             await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
         planned = await job.plan(table.batches, table.history)
         tracker = Tracker(planned)
-        # This runs in a thread, because loading the certificates takes about 0.1 s.
-        client = await to_thread.run_sync(partial(new_client, job.parameters.url, transport, http2=http2))
+        client = await to_thread.run_sync(future_client.result)
         try:
             await transfer(
                 job,
