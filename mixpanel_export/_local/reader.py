@@ -17,13 +17,14 @@ from typing import TypeVar
 import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall, in_thread
+from mixpanel_export._database.catalog import read_catalog
 from mixpanel_export._database.connection import connect, quoted
 from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW, ExportSpec
 from mixpanel_export._database.profile_tables import ProfileTable, profile_tables
-from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
+from mixpanel_export._database.schema import check_version, has_export_columns
 from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._files import replacing
 from mixpanel_export._flat.state import FlatTable, outdated_flat_tables
@@ -134,10 +135,11 @@ def _open(
 
 def read_contents(connection: Connection) -> Contents:
     """Return the file's contents. Raises `TableFormatError` if a newer release wrote the ledger."""
-    check_ledger(connection)
+    catalog = read_catalog(connection)
+    check_version(catalog)
     rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
-    tables = table_names(connection)
+    tables = list(catalog.comments)
     ours = [table for table in tables if table in zones and has_export_columns(connection, table)]
     profiles = profile_tables(connection)
     exported = {*ours, *(table.name for table in profiles if table.rows is not None)}
@@ -152,7 +154,7 @@ def read_contents(connection: Connection) -> Contents:
                 if not key[0].startswith(SHADOW)
             },
         ),
-        replacements=tuple(_replacements(connection, tables, rows)),
+        replacements=tuple(_replacements(catalog.comments, rows)),
         profiles=tuple(profiles),
         others=tuple(table for table in tables if table not in exported and not table.startswith("_")),
         unknown=dict(_unknown(rows, row_counts)),
@@ -310,12 +312,9 @@ def _unknown(rows: Sequence[Batch], row_counts: Mapping[str, RowsPerDay]) -> Ite
             yield table, number
 
 
-def _replacements(
-    connection: Connection, tables: Sequence[str], rows: Sequence[Batch]
-) -> Iterator[Replacement]:
+def _replacements(comments: Mapping[str, str | None], rows: Sequence[Batch]) -> Iterator[Replacement]:
     """Yield the unfinished replacements, which are recorded in the comments on their tables."""
-    for shadow in tables:
-        fingerprint = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
-        if fingerprint is not None:
+    for shadow, fingerprint in comments.items():
+        if shadow.startswith(SHADOW) and fingerprint is not None:
             complete = sum(row.table == shadow and row.visible for row in rows)
             yield Replacement(ExportSpec.from_fingerprint(shadow.removeprefix(SHADOW), fingerprint), complete)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from mixpanel_export._database.catalog import read_catalog
 from mixpanel_export._database.connection import Connection, quoted, transaction
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
@@ -21,7 +22,6 @@ from mixpanel_export._database.schema import (
     create_events_table,
     create_ledger,
     delete_foreign_metadata,
-    table_exists,
 )
 from mixpanel_export._database.settings import lacks_memory, maximum_memory, memory_for_lines, more_threads
 from mixpanel_export._database.sync_changes import read_kept
@@ -80,6 +80,8 @@ class EventsTable:
             state = check_before_export(connection, spec)
             self.name, self.target_table = state.table, state.target_table
             self.batches, self.history = state.batches, state.history
+            self._is_created = not state.starts_empty
+            """Whether the target table exists."""
             self._rows_before = state.rows if spec.mode in {"append", "resume"} else 0
             self._ledger = Ledger(connection, self.target_table, spec.selection, spec.zone)
             self._records = BatchRecords(connection, self.target_table, spec, self._ledger)
@@ -136,6 +138,7 @@ class EventsTable:
                 if isinstance(error, duckdb.TransactionException) and not lacks_memory(error):
                     raise
                 raise UnloadableError(error, group.size) from error
+            self._is_created = True
             self.changes += changes
             if final_attempt:
                 self._checkpoint()
@@ -194,7 +197,8 @@ class EventsTable:
                 if not allow_empty:
                     self._check_not_emptied()
                 self._swap()
-            return Totals(self._count(self.name) - self._rows_before, removed)
+            rows = self._count(self.name) if self._is_created else 0
+            return Totals(rows - self._rows_before, removed)
 
     def record_target(self) -> None:
         """Add the requested days to the target days. Call this when Mixpanel has accepted the account and the selection.
@@ -245,6 +249,8 @@ class EventsTable:
         return Target(self.spec.days, LoadOptions(self.spec.zone, self.spec.dedupe))
 
     def _create_target_table(self) -> None:
+        if self._is_created:
+            return
         create_events_table(self.connection, self.target_table)
         if self.target_table != self.name:
             fingerprint = self.spec.fingerprint.replace("'", "''")
@@ -264,10 +270,12 @@ class EventsTable:
                 [self.name, self.target_table],
             )
             move_target_days(self.connection, self.target_table, self.name)
+        self._is_created = True
 
     def _check_not_emptied(self) -> None:
-        old_rows = self._count(self.name)
-        if old_rows and not self._count(self.target_table):
+        catalog = read_catalog(self.connection)
+        old_rows = self._count(self.name) if catalog.has(self.name) else 0
+        if old_rows and not (self._is_created and self._count(self.target_table)):
             raise TableError(
                 self.name,
                 f"the replacement has no events, so table {self.name} keeps its {old_rows:,} rows",
@@ -277,7 +285,5 @@ class EventsTable:
             )
 
     def _count(self, table: str) -> int:
-        if not table_exists(self.connection, table):
-            return 0
         ((rows,),) = self.connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchall()
         return int(rows)
