@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import NINE_DAYS, mpx, small_table, typed
+from shell import NINE_DAYS, have_export, mpx, small_table, typed
 from support import held, query, truth
 
 from mixpanel_export.simulator import Simulator
@@ -44,7 +44,7 @@ def test_the_other_days_are_counted_before_and_after(sim: Simulator, db: Path, d
 @pytest.mark.usefixtures("env")
 def test_a_script_that_requests_fewer_days_is_refused(sim: Simulator, db: Path) -> None:
     """Nothing is requested or removed without `--yes`, since nobody can be asked."""
-    mpx("export", *NINE_DAYS)
+    have_export(db, *NINE_DAYS)
     requests = len(sim.requests)
     for words in ([], ["--quiet"], ["--log-format", "json"]):
         assert mpx(*REPLACE, *words).exit_code == 2
@@ -84,7 +84,7 @@ def test_append_replaces_a_day_and_keeps_the_others(sim: Simulator, db: Path) ->
 @pytest.mark.usefixtures("env")
 def test_events_that_the_new_selection_leaves_out_are_counted(db: Path) -> None:
     """Replacing all events by some of them counts every day; replacing some by all counts nothing."""
-    mpx("export", *NINE_DAYS, "--parallel")
+    have_export(db, *NINE_DAYS)
     (count,) = query(db, "SELECT count(*) FROM events")[0]
     some = [*NINE_DAYS, "--replace", "-e", "Sign Up"]
     assert small_table(mpx("export", *some, "--dry-run"))["removed"].startswith(
@@ -101,7 +101,7 @@ def test_events_that_the_new_selection_leaves_out_are_counted(db: Path) -> None:
 @pytest.mark.usefixtures("env")
 def test_a_terminal_asks_and_no_is_the_default(sim: Simulator, db: Path) -> None:
     """Return keeps every day; `--yes` skips the question; nothing is asked if no other day goes."""
-    mpx("export", *NINE_DAYS, "--parallel")
+    have_export(db, *NINE_DAYS)
     shown = typed(REPLACE, [(b"[y/N]:", "")], exit_code=1)
     assert "--append" in shown
     assert held(db) == truth(sim)

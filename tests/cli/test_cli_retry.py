@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from examples import slow
-from shell import MPX, held_by_another, mpx, one_error
+from shell import MPX, have_export, held_by_another, mpx, one_error
 from support import held, query, truth
 
 from mixpanel_export.simulator import Fault, Simulator
@@ -122,7 +122,7 @@ def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
 @pytest.mark.usefixtures("env")
 def test_with_nothing_to_fetch_it_says_so(sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 0, one line on standard error, no request and no credentials; quiet prints nothing, JSON an empty list."""
-    mpx("export", *NINE_DAYS, "-q")
+    have_export(db, *NINE_DAYS)
     before = len(sim.requests)
     monkeypatch.delenv("MP_SECRET")
     result = mpx("retry")
@@ -141,7 +141,7 @@ def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) 
     assert result.exit_code == 0
     assert "no exported events yet" in result.stderr
     assert f"mpx export --from DATE --db {db}" in result.stderr
-    mpx("export", *NINE_DAYS, "-q")
+    have_export(db, *NINE_DAYS)
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST)
     assert "a replacement" in mpx("retry").stderr
@@ -157,7 +157,7 @@ def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) 
 @pytest.mark.usefixtures("env")
 def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> None:
     """`resume` would fetch nothing, so a line says where to look; quiet prints nothing."""
-    mpx("export", *NINE_DAYS, "-q")
+    have_export(db, *NINE_DAYS)
     query(db, sql)
     assert "is incomplete; see mpx status" in mpx("retry").stderr
     assert mpx("retry", "-q").stderr == ""

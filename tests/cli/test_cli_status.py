@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from examples import slow
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import MPX, held_by_another, mpx, one_error
+from shell import MPX, have_export, held_by_another, mpx, one_error
 from support import held, query, truth
 
 from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
@@ -194,7 +194,7 @@ def test_days_whose_refetch_failed_still_have_their_events(sim: Simulator, db: P
 @pytest.mark.usefixtures("env")
 def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Path) -> None:
     """Deleted rows are noticed, and the command restores them."""
-    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    have_export(db, *NINE_DAYS, *ONE_A_REQUEST)
     assert not commands(mpx("status").stdout)
     query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
     shown = mpx("status").stdout
@@ -207,7 +207,7 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
 @pytest.mark.usefixtures("env")
 def test_rows_that_no_batch_has_are_told(db: Path) -> None:
     """Days may then be duplicated, which the calendar does not show."""
-    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    have_export(db, *NINE_DAYS, *ONE_A_REQUEST)
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
     query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
     assert "Table events has 7 rows that do not belong to a batch" in mpx("status").stdout
@@ -236,7 +236,7 @@ def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simula
 @pytest.mark.usefixtures("env")
 def test_a_table_that_was_dropped_is_nothing_to_fetch(db: Path) -> None:
     """The table is reported as dropped, and no command creates it again."""
-    mpx("export", *NINE_DAYS)
+    have_export(db, *NINE_DAYS)
     query(db, "DROP TABLE events")
     shown = mpx("status").stdout
     assert "the table does not exist" in shown
@@ -320,9 +320,9 @@ def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("env")
-def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_for_terminals_that_want_them(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs are coloured only on a terminal, and not with NO_COLOR; the letters are the same."""
-    mpx("export", *NINE_DAYS)
+    have_export(db, *NINE_DAYS)
     plain = mpx("status").stdout
     assert "\x1b" not in plain
     coloured = CliRunner().invoke(cli, ["status"], color=True).stdout
@@ -333,9 +333,9 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("encoding, sign", [("cp1252", "#"), *slow([("utf-8", "■")])])
-def test_a_console_prints_what_it_can(env: Mapping[str, str], encoding: str, sign: str) -> None:
+def test_a_console_prints_what_it_can(env: Mapping[str, str], db: Path, encoding: str, sign: str) -> None:
     """If standard output cannot encode blocks, letters are printed, and the exit code is 0."""
-    mpx("export", *NINE_DAYS)
+    have_export(db, *NINE_DAYS)
     shown = subprocess.run(
         [*MPX, "status"], env={**env, "PYTHONIOENCODING": encoding}, capture_output=True, check=True
     )

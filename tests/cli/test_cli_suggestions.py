@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from examples import slow
-from shell import WEEK, mpx, one_error, typed
+from shell import WEEK, have_export, mpx, one_error, typed
 from support import query
 
 from mixpanel_export._suggestions import closest
@@ -32,10 +32,10 @@ def test_only_similar_names_are_suggested() -> None:
     ],
 )
 @pytest.mark.usefixtures("env")
-def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, tmp_path: Path) -> None:
+def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, db: Path, tmp_path: Path) -> None:
     """For commands, options, tables and accounts, the error says what exists."""
     (tmp_path / "config.toml").write_text('[accounts.main]\nsecret = "s"\n', encoding="utf-8")
-    assert mpx("export", *WEEK).exit_code == 0
+    have_export(db, *WEEK)
     result = mpx(*words)
     assert result.exit_code in {2, 4}
     assert suggestion in one_error(result)
@@ -44,7 +44,7 @@ def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, tmp_path: P
 @pytest.mark.usefixtures("env")
 def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
     """If complete days lack the name and there is no terminal, it is rejected; a flag or an earlier export allows it."""
-    assert mpx("export", *WEEK).exit_code == 0
+    have_export(db, *WEEK)
     sim.requests.clear()
     some = ["export", "some", *WEEK, "--resume", "-e", "SignUp"]
     for more in ([], ["--quiet"], ["--dry-run"]):
@@ -61,7 +61,7 @@ def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
 @pytest.mark.usefixtures("env")
 def test_a_sync_checks_event_names(sim: Simulator, db: Path) -> None:
     """A mistyped name is rejected before any request, unless it is allowed or was requested before."""
-    assert mpx("export", *WEEK).exit_code == 0
+    have_export(db, *WEEK)
     sim.requests.clear()
     some = ["sync", "--table", "some", "--since", "-1d", "-e", "SignUp"]
     result = mpx(*some)
@@ -81,9 +81,9 @@ def test_an_event_without_rows_is_not_suggested() -> None:
 
 
 @pytest.mark.usefixtures("env")
-def test_a_new_event_is_not_questioned() -> None:
+def test_a_new_event_is_not_questioned(db: Path) -> None:
     """Nor is a known one, or any name for another project."""
-    assert mpx("export", *WEEK).exit_code == 0
+    have_export(db, *WEEK)
     assert "did you mean" not in mpx("export", "others", *WEEK, "-e", "Sign Up,New Event").stderr
     other = mpx("export", "other", *WEEK, "-e", "SignUp", "--project-id", "777", "--dry-run")
     assert (other.exit_code, "did you mean" in other.stderr) == (0, False)
@@ -101,9 +101,9 @@ def test_selected_events_only_suggest(sim: Simulator) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 @pytest.mark.parametrize("answer, code", [("n", 1), *slow([("y", 0)])])
 @pytest.mark.usefixtures("env")
-def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Simulator) -> None:
+def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Simulator, db: Path) -> None:
     """The default answer is no."""
-    assert mpx("export", *WEEK).exit_code == 0
+    have_export(db, *WEEK)
     sim.requests.clear()
     typed(["export", "some", *WEEK, "-e", "SignUp"], [(b"[y/N]:", answer)], exit_code=code)
     assert bool(sim.requests) == (code == 0)
