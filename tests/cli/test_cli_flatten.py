@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from examples import slow
-from shell import mpx, typed, words_of
+from shell import have_export, mpx, typed, words_of
 from support import query
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("env")
 def exported(env: Mapping[str, str], db: Path) -> Path:
     """A file with two days."""
     assert env["MPX_DB"] == str(db)
-    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-02", "--quiet").exit_code == 0
+    have_export(db, "--from", "2024-03-01", "--to", "2024-03-02")
     return db
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shell import held_by_another, mpx, one_error, typed
+from shell import have_export, held_by_another, mpx, one_error, typed
 from support import query
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -18,7 +18,7 @@ ID = "zebra-9f31"
 def exported(env: Mapping[str, str], db: Path) -> Path:
     """A database with three days; nine of the events are the person's."""
     assert env["MPX_DB"] == str(db)
-    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--quiet").exit_code == 0
+    have_export(db, "--from", "2024-03-01", "--to", "2024-03-03")
     query(db, f"UPDATE events SET distinct_id = '{ID}' WHERE rowid IN (SELECT rowid FROM events LIMIT 9)")
     return db
 

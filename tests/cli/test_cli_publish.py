@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from shell import environment, held_by_another, mpx, one_error
+from shell import environment, have_export, held_by_another, mpx, one_error
 from support import query, simulator
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("env")
 def exported(env: Mapping[str, str], db: Path) -> Path:
     """A database with three days."""
     assert env["MPX_DB"] == str(db)
-    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--quiet").exit_code == 0
+    have_export(db, "--from", "2024-03-01", "--to", "2024-03-03")
     return db
 
 
