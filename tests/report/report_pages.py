@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -65,6 +67,20 @@ def store_profiles(connection: duckdb.DuckDBPyConnection) -> None:
 
 def create_database(path: Path) -> Path:
     """Write a database with a table of five statuses, a table with a filter, and one of profiles."""
+    path.write_bytes(_content())
+    return path
+
+
+@cache
+def _content() -> bytes:
+    """Return the contents of the file, which is made once."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "events.duckdb")
+        _make_database(path)
+        return path.read_bytes()
+
+
+def _make_database(path: Path) -> None:
     failed = times(30)
     for name in ("first_byte_at", "received_at", "validated_at"):
         del failed[name]
@@ -97,7 +113,6 @@ def create_database(path: Path) -> Path:
         )
         store_profiles(connection)
         widen_target_days(connection, "events", ALL, Target(Chunk(day(1), day(6)), LoadOptions()))
-    return path
 
 
 def with_table(batches: Iterable[Batch], table: str, selection: Selection) -> list[Batch]:

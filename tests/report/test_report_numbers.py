@@ -3,15 +3,15 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 from report_pages import Page, create_database, day, report_data, store_events
+from support import query
 
 from mixpanel_export import Workspace
 from mixpanel_export._report.activity import unit_for
-from mixpanel_export._report.model import STACKED_NAMES
+from mixpanel_export._report.model import STACKED_NAMES, ReportData
 from mixpanel_export._report.page import render
 
 LAST = "(SELECT max(export) FROM _export_batches WHERE table_name = 'events')"
@@ -22,14 +22,15 @@ def path(tmp_path: Path) -> Path:
     return create_database(tmp_path / "events.duckdb")
 
 
-def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(path), read_only=True) as connection:
-        return connection.execute(sql).fetchall()
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """The data of a report on the database as it was created."""
+    return report_data(create_database(tmp_path_factory.mktemp("data") / "events.duckdb"))
 
 
-def test_events_and_users_per_day(path: Path) -> None:
+def test_events_and_users_per_day(path: Path, data: ReportData) -> None:
     """Each day has the events, the users and the events by name that SQL counts."""
-    activity = report_data(path).tables[0].activity
+    activity = data.tables[0].activity
     where = "event_time >= '2024-03-01' AND event_time < '2024-03-07'"
     assert [(bucket.first, bucket.events, bucket.users) for bucket in activity.buckets] == query(
         path,
@@ -89,9 +90,9 @@ def test_weeks_have_their_own_users(path: Path) -> None:
     assert activity.buckets[-1].last == date(2025, 1, 19)
 
 
-def test_the_calendar_has_the_status_of_each_day(path: Path) -> None:
+def test_the_calendar_has_the_status_of_each_day(data: ReportData) -> None:
     """The statuses are those of `mpx status`; days with two empty responses are silent."""
-    calendar = report_data(path).tables[0].calendars[0]
+    calendar = data.tables[0].calendars[0]
     statuses = {day.day: (day.status, day.rows) for day in calendar.days}
     assert statuses == {
         day(1): ("complete", 100),
@@ -105,9 +106,9 @@ def test_the_calendar_has_the_status_of_each_day(path: Path) -> None:
     assert [(failure.first, failure.last) for failure in calendar.failures] == [(day(4), day(4))]
 
 
-def test_properties_without_a_flat_table(path: Path) -> None:
+def test_properties_without_a_flat_table(path: Path, data: ReportData) -> None:
     """In a small table, the values in all events are counted; `null` is not a value."""
-    properties = report_data(path).tables[0].properties
+    properties = data.tables[0].properties
     assert properties.flat_table is None
     assert properties.events == properties.total_events == 170
     expected = query(
@@ -139,9 +140,9 @@ def test_properties_of_a_flat_table(path: Path) -> None:
     )[0][0]
 
 
-def test_quality(path: Path) -> None:
+def test_quality(path: Path, data: ReportData) -> None:
     """Duplicates, rejects and repairs are those of the ledger."""
-    quality = report_data(path).tables[0].quality
+    quality = data.tables[0].quality
     sums = "sum(removed_duplicates)::BIGINT, sum(rejects)::BIGINT, sum(repaired)::BIGINT"
     assert [(quality.removed, quality.rejected, quality.repaired)] == query(
         path, f"SELECT {sums} FROM _export_batches WHERE table_name = 'events'"
@@ -151,9 +152,9 @@ def test_quality(path: Path) -> None:
     assert sorted(reject.reason for reject in quality.rejects) == ["rejected", "repaired"]
 
 
-def test_the_timeline_has_the_phases_of_the_last_export(path: Path) -> None:
+def test_the_timeline_has_the_phases_of_the_last_export(path: Path, data: ReportData) -> None:
     """Each phase lasts as long as the times of the ledger say; the quota is waited for twice."""
-    timeline = report_data(path).tables[0].timeline
+    timeline = data.tables[0].timeline
     assert [row.batch.number for row in timeline.rows] == [
         number
         for (number,) in query(
@@ -198,18 +199,18 @@ def test_an_old_ledger_has_no_timeline(path: Path) -> None:
     assert "table-1-timeline-chart" not in Page(render(data)).ids
 
 
-def test_requests_and_bytes_per_day(path: Path) -> None:
+def test_requests_and_bytes_per_day(path: Path, data: ReportData) -> None:
     """The requests and bytes of a day are the sums over the batches whose last request was on that day."""
-    usage = report_data(path).tables[0].usage
+    usage = data.tables[0].usage
     assert [(row.day, row.requests, row.bytes_read) for row in usage] == query(
         path,
         "SELECT started::DATE, sum(attempts)::BIGINT, sum(bytes)::BIGINT FROM _export_batches WHERE table_name = 'events' GROUP BY 1 ORDER BY 1",
     )
 
 
-def test_the_page_prints_these_numbers(path: Path) -> None:
+def test_the_page_prints_these_numbers(path: Path, data: ReportData) -> None:
     """The tables of the page have the rows of SQL, with separators of thousands."""
-    page = Page(render(report_data(path)))
+    page = Page(render(data))
     assert [row[:3] for row in page.tables["Events and users per day"][1:4]] == [
         [str(first), f"{events:,}", f"{users:,}"]
         for first, events, users in query(
@@ -233,27 +234,27 @@ def test_the_page_prints_these_numbers(path: Path) -> None:
     assert page.tables["Requests and bytes per day"][1][2] == "3,001,000"
 
 
-def test_profiles_have_their_numbers(path: Path) -> None:
+def test_profiles_have_their_numbers(path: Path, data: ReportData) -> None:
     """The page has the rows, the last export and the last failure, also of a table whose only export failed."""
-    (people,) = report_data(path).profiles
+    (people,) = data.profiles
     assert people.rows == query(path, "SELECT count(*) FROM people")[0][0]
     times = "SELECT max(finished) FROM _export_snapshots WHERE status = '{}'"
     assert [(people.last_export,), (people.failed,)] == [
         *query(path, times.format("complete")),
         *query(path, times.format("failed")),
     ]
-    assert "2024-06-01 14:00" in Page(render(report_data(path))).source
+    assert "2024-06-01 14:00" in Page(render(data)).source
     with duckdb.connect(str(path)) as connection:
         connection.execute("DROP TABLE people; DELETE FROM _export_snapshots WHERE status = 'complete'")
     (people,) = report_data(path).profiles
     assert (people.rows, people.last_export, people.failed is None) == (0, None, False)
 
 
-def test_the_charts_have_these_numbers(path: Path) -> None:
+def test_the_charts_have_these_numbers(path: Path, data: ReportData) -> None:
     """The bars of the chart of events add up to the events of SQL, by day and by name."""
-    page = Page(render(report_data(path)))
+    page = Page(render(data))
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
-    names = [name.name for name in report_data(path).tables[0].activity.names[:STACKED_NAMES]]
+    names = [name.name for name in data.tables[0].activity.names[:STACKED_NAMES]]
     bars = [(row["begin"], names[row["index"]], row["count"]) for row in rows if row["index"] < STACKED_NAMES]
     assert sorted(bars) == query(
         path,

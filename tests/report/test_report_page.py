@@ -32,49 +32,52 @@ def path(tmp_path: Path) -> Path:
     return create_database(tmp_path / "events.duckdb")
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of the database as it was created."""
+    return page_of(create_database(tmp_path_factory.mktemp("page") / "events.duckdb"))
+
+
 def page_of(path: Path) -> Page:
     return Page(render(report_data(path)))
 
 
-def test_ids_are_unique_and_references_lead_somewhere(path: Path) -> None:
+def test_ids_are_unique_and_references_lead_somewhere(page: Page) -> None:
     """Each id occurs once, and each label, chart and link of the page has its target."""
-    page = page_of(path)
     assert [name for name, count in Counter(page.ids).items() if count > 1] == []
     links = [str(attributes["href"])[1:] for tag, attributes in page.attributes if tag == "a"]
     assert {*page.references, *links} <= set(page.ids)
 
 
-def test_headings_have_an_order(path: Path) -> None:
+def test_headings_have_an_order(page: Page) -> None:
     """There is one title, and no level of a heading is skipped."""
-    headings = page_of(path).headings
+    headings = page.headings
     assert headings.count(1) == 1
     assert headings[0] == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(headings))
 
 
-def test_sentences_have_a_space_between_them(path: Path) -> None:
+def test_sentences_have_a_space_between_them(page: Page) -> None:
     """The template's conditions do not join two sentences."""
-    text = re.sub("<(script|style)[^>]*>.*?</\\1>", "", page_of(path).source, flags=re.DOTALL)
+    text = re.sub("<(script|style)[^>]*>.*?</\\1>", "", page.source, flags=re.DOTALL)
     assert re.findall(r"[a-z]\.(?:</?\w+>)*[A-Z]\w*", text) == []
 
 
-def test_the_navigation_has_every_table(path: Path) -> None:
+def test_the_navigation_has_every_table(page: Page) -> None:
     """It links to the tables of events and those of profiles."""
-    (navigation,) = re.findall("<nav.*?</nav>", page_of(path).source, re.DOTALL)
+    (navigation,) = re.findall("<nav.*?</nav>", page.source, re.DOTALL)
     assert re.findall(">([a-z]+)</a>", navigation) == ["events", "filtered", "people"]
 
 
-def test_every_table_has_a_caption(path: Path) -> None:
+def test_every_table_has_a_caption(page: Page) -> None:
     """A screen reader announces what each table shows, and what its rows and columns are."""
-    page = page_of(path)
     assert "" not in page.tables
     scopes = [attributes.get("scope") for tag, attributes in page.attributes if tag == "th"]
     assert set(scopes) == {"row", "col"}
 
 
-def test_charts_have_a_name_and_their_numbers(path: Path) -> None:
+def test_charts_have_a_name_and_their_numbers(page: Page) -> None:
     """Each chart is an image with a label, and its specification has its rows."""
-    page = page_of(path)
     charts = [name for name in page.scripts if name and name.endswith("-chart")]
     assert len(charts) == 5 * 2
     labels = [attributes for tag, attributes in page.attributes if attributes.get("role") == "img"]
@@ -86,9 +89,8 @@ def test_charts_have_a_name_and_their_numbers(path: Path) -> None:
         assert spec["data"] == {"name": "rows"}
 
 
-def test_the_page_loads_nothing(path: Path) -> None:
+def test_the_page_loads_nothing(page: Page) -> None:
     """No element names another file, and the content security policy allows the page's own scripts only."""
-    page = page_of(path)
     for _, attributes in page.attributes:
         assert not {"src", "srcset", "poster", "background"} & attributes.keys()
         assert str(attributes.get("href", "#")).startswith("#")
@@ -216,9 +218,8 @@ def test_the_extra_is_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "mpx-export[report]" in (caught.value.advice or "")
 
 
-def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
+def test_the_names_of_the_chart_are_the_most_frequent(page: Page) -> None:
     """The chart distinguishes six names; the others share one colour."""
-    page = page_of(path)
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
     assert {row["index"] for row in rows} == set(range(7))
     assert len(NAMES) > 6
