@@ -15,6 +15,9 @@ from mixpanel_export import ForgetResult, Workspace, run_sync
 FIRST, LAST = "2024-03-01", "2024-03-03"
 ID = "zebra-9f31"
 
+_full: list[bytes] = []
+"""The contents of the file of `full`, once a test has used it."""
+
 
 def line(number: int, day: str | None = FIRST, person: str = ID, **properties: object) -> bytes:
     """Return an event at noon of *day*, at no time if that is None."""
@@ -63,6 +66,10 @@ def days() -> dict[str, list[bytes]]:
 
 @pytest.fixture
 def full(db: Path, days: dict[str, list[bytes]]) -> Path:
-    """A file with these events."""
-    load(db, days)
+    """A file with these events, a copy of the first one."""
+    if not _full:
+        load(db, days)
+        _full.append(db.read_bytes())
+    else:
+        db.write_bytes(_full[0])
     return db

@@ -2,11 +2,9 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import databases
 import pytest
-from anyio import run
 from old_files import made_with_people
 from support import export, held, ledger, query, simulator, truth
 
@@ -18,6 +16,7 @@ from mixpanel_export import (
     TableInfo,
     TableNotFoundError,
     Workspace,
+    run_sync,
 )
 from mixpanel_export._database.schema import LEDGER_TABLES
 from mixpanel_export.simulator import Fault, Simulator
@@ -29,11 +28,19 @@ workspace = databases.workspace
 # Dropping
 
 
-async def exported(db: Path, *tables: str, **options: Any) -> Simulator:
-    sim = simulator(duplicates=0.2, stray=0.2) if options.pop("stray", False) else simulator()
-    for table in tables:
-        await export(sim, db, table=table, **options)
-    return sim
+_files: dict[tuple[str, ...], bytes] = {}
+"""The contents of the files of `exported`, by their tables."""
+
+
+def exported(db: Path, *tables: str) -> Simulator:
+    """Make a file with these tables, and return their project. Later files with the same tables are copies."""
+    if tables in _files:
+        db.write_bytes(_files[tables])
+    else:
+        for table in tables:
+            run_sync(export, simulator(), db, table=table)
+        _files[tables] = db.read_bytes()
+    return simulator()
 
 
 def books(db: Path) -> list[tuple[int, ...]]:
@@ -44,7 +51,7 @@ def books(db: Path) -> list[tuple[int, ...]]:
 def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
     """The table's rows, ledger rows, rejects, hidden duplicates and strays are deleted, those of another table stay."""
     db = tmp_path / "x.duckdb"
-    sim = run(lambda: exported(db, "events", "others"))
+    sim = exported(db, "events", "others")
     for number, table in enumerate(("events", "others")):
         batch = f"(SELECT min(batch) FROM _export_batches WHERE table_name = '{table}')"
         query(db, f"INSERT INTO _export_rejects SELECT {batch}, 'no event', 'x{number}'::BLOB")
@@ -63,7 +70,7 @@ def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
 def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tmp_path: Path) -> None:
     """A drop handles everything that an older ledger records about the table, but not what a newer ledger may have."""
     db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "events", "others"))
+    exported(db, "events", "others")
     query(db, "DROP TABLE _export_strays")
     query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 1'")
     with Workspace(path=db) as workspace:
@@ -77,13 +84,12 @@ def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tm
 def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
     """For exports, a dropped table does not exist: resume fetches all of it, and create creates it."""
     db = tmp_path / "x.duckdb"
-    sim = run(lambda: exported(db, "events"))
-    for mode in ("resume", "create"):
+    sim = exported(db, "events")
+    for number, mode in enumerate(("resume", "create"), 1):
         with Workspace(path=db) as workspace:
             workspace.drop("events")
-        asked = len(sim.requests)
-        run(lambda mode=mode: export(sim, db, mode=mode))  # type: ignore[misc]  # anyio's run wants no arguments
-        assert len(sim.requests) == 2 * asked if mode == "resume" else asked < len(sim.requests)
+        run_sync(export, sim, db, mode=mode)
+        assert len(sim.requests) == 3 * number
         assert held(db) == truth(sim)
 
 
@@ -94,9 +100,9 @@ def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
     for there in (True, False):
         sim = simulator()
         if there:
-            run(lambda sim=sim: export(sim, db))  # type: ignore[misc]  # anyio's run wants no arguments
+            run_sync(export, sim, db)
         sim.faults = [fault]
-        run(lambda sim=sim: export(sim, db, mode="replace", retries=0))  # type: ignore[misc]  # as above
+        run_sync(export, sim, db, mode="replace", retries=0)
         shadow = "SELECT count(*) FROM duckdb_tables() WHERE table_name = '_export_replace_events'"
         assert query(db, shadow) == [(1,)]
         with Workspace(path=db) as workspace:
@@ -118,7 +124,7 @@ def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
 def test_the_books_cannot_be_dropped(tmp_path: Path) -> None:
     """Tables whose names begin with an underscore are internal, so they are neither listed nor dropped."""
     db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "events"))
+    exported(db, "events")
     with Workspace(path=db) as workspace:
         for name in ("_export_batches", "_metadata", "_nothing"):
             with pytest.raises(ValueError, match="begin with _"):
@@ -159,7 +165,7 @@ def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
             workspace.drop("events")
         refused.append(caught.value.code)
 
-    run(lambda: export(sim, db, on_batch_complete=drop))
+    run_sync(export, sim, db, on_batch_complete=drop)
     assert set(refused) == {"EXPORT_RUNNING"}
     assert held(db) == truth(sim)
 
@@ -167,7 +173,7 @@ def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
 def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
     """`drop_all` drops exported tables, or those of one type, and keeps the user's own."""
     db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "one", "two"))
+    exported(db, "one", "two")
     with Workspace(path=db) as workspace:
         workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
         workspace.drop_all(type="profiles")
@@ -183,7 +189,7 @@ def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
 def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path) -> None:
     """The name is still in the ledger, but the table is the user's, so `drop_all` keeps it."""
     db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "one", "two"))
+    exported(db, "one", "two")
     query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
     with Workspace(path=db) as workspace:
         workspace.drop_all()
@@ -194,7 +200,7 @@ def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path
 def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> None:
     """`tables` lists only exported tables, and `drop` refuses others unless *force* is true."""
     db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "events"))
+    exported(db, "events")
     query(db, "CREATE TABLE mine AS FROM events")
     with Workspace(path=db) as workspace:
         assert workspace.info().tables == ["events"]

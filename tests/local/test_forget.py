@@ -241,7 +241,7 @@ def test_an_id_is_never_sql(full: Path) -> None:
 
 def test_the_bytes_are_in_the_file_until_it_is_copied(db: Path, tmp_path: Path) -> None:
     """After deletion and a checkpoint, the file still has bytes of the id; a copy has none, and can be exported into."""
-    sim = simulator(events_per_day=2000)
+    sim = simulator(events_per_day=500)
     run_sync(export, sim, db, FIRST, LAST, chunk_days=1)
     with closing(duckdb.connect(str(db))) as connection:
         connection.execute(

@@ -13,6 +13,8 @@ from mixpanel_export._profiles.job import ProfileArguments, checked_job
 from mixpanel_export._profiles.reports import ProfileCallbacks
 from mixpanel_export.simulator import ProfileRules, Simulator
 
+_exported: list[bytes] = []
+"""The contents of the file of `exported_project`, once it has been called."""
 SNAPSHOT = "status, rows, total, pages, restarts"
 
 
@@ -31,6 +33,16 @@ async def export_people(sim: Simulator, db: Path, **options: Any) -> ParallelPro
     """Export the profiles of *sim* over a socket, without pauses before retries."""
     async with sim.serve() as url:
         return await export_from(url, db, **options)
+
+
+async def exported_project(db: Path) -> Simulator:
+    """Return a project whose profiles have been exported into *db*, which is a copy after the first call."""
+    if _exported:
+        db.write_bytes(_exported[0])
+    else:
+        await export_from(db=db, transport=project().transport())
+        _exported.append(db.read_bytes())
+    return project()
 
 
 async def export_from(

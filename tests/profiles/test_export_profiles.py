@@ -9,7 +9,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 from examples import slow
-from people import export_from, export_people, people, project, snapshots
+from people import export_from, export_people, exported_project, people, project, snapshots
 from support import Body, query
 
 from mixpanel_export import (
@@ -120,8 +120,7 @@ async def test_a_fault_that_stays_leaves_the_old_table(
     kind: Any, error: type[MixpanelDataError], db: Path
 ) -> None:
     """The error is named, the old table is unchanged, and the ledger has the failure."""
-    sim = project()
-    await export_people(sim, db)
+    sim = await exported_project(db)
     old = people(db)
     sim.profile_revision = 1
     sim.profile_faults = [Fault(kind, pages=(5,))]
@@ -270,10 +269,9 @@ async def test_a_cancelled_export_leaves_the_table(db: Path) -> None:
 
 async def test_tables_that_cannot_be_used_are_refused(db: Path) -> None:
     """Before any request, with the error that names the problem."""
-    sim = project()
     with pytest.raises(TableNotFoundError):
-        await export_people(sim, db, mode="append")
-    await export_people(sim, db)
+        await export_people(project(), db, mode="append")
+    sim = await exported_project(db)
     requests = len(sim.profile_requests)
     with pytest.raises(TableExistsError):
         await export_people(sim, db)
@@ -293,8 +291,7 @@ async def test_tables_that_cannot_be_used_are_refused(db: Path) -> None:
 
 async def test_an_empty_snapshot_replaces_only_if_allowed(db: Path) -> None:
     """A table with rows is not replaced with an empty one by mistake."""
-    sim = project()
-    await export_people(sim, db)
+    sim = await exported_project(db)
     nobody = {"mode": "replace", "where": 'properties["$email"] == "nobody@example.org"'}
     with pytest.raises(TableError):
         await export_people(sim, db, **nobody)

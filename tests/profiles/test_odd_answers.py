@@ -10,10 +10,16 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 from examples import slow
-from people import export_from, people, project, snapshots
+from people import export_from, exported_project, people, snapshots
 from support import Body, query
 
-from mixpanel_export import MixpanelDataError, ParallelProfileResult, SnapshotError, TruncatedError
+from mixpanel_export import (
+    MixpanelDataError,
+    ParallelProfileResult,
+    SnapshotError,
+    TruncatedError,
+    run_sync,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -117,9 +123,8 @@ Workspace(path=sys.argv[1], credentials=account, api_url=sys.argv[2]).fetch_prof
 @pytest.mark.parametrize("rows", [50, *slow([1, 90])])
 def test_a_killed_export_leaves_the_old_table(rows: int, db: Path) -> None:
     """After the first page, in the middle and after most pages; the next export works."""
-    sim = project()
+    sim = run_sync(exported_project, db)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
-        portal.call(lambda: export_from(url, db))
         old = people(db)
         sim.profile_revision = 1
         command = [sys.executable, "-c", KILLED, str(db), url, str(rows)]

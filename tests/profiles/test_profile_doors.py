@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 from loops import inside_asyncio, plainly
-from people import people, project
+from people import exported_project, people, project
 from support import ACCOUNT, query
 
 from mixpanel_export import (
@@ -21,6 +21,7 @@ from mixpanel_export import (
     SnapshotError,
     TableExistsError,
     Workspace,
+    run_sync,
 )
 from mixpanel_export._ndjson import loads
 from mixpanel_export._profiles.stream import iter_profiles
@@ -47,7 +48,7 @@ def workspace_of(sim: Simulator, db: Path) -> Iterator[Workspace]:
 
 @pytest.mark.parametrize("where", [plainly, inside_asyncio])
 def test_profiles_are_fetched_as_in_mixpanel_data(where: Callable[[Any], Any], db: Path) -> None:
-    """Both modes have mixpanel_data's results, progress and table; the table is listed as one of profiles."""
+    """Both modes have mixpanel_data's results, progress and table."""
     sim = project()
     pages: list[ProfileProgress] = []
     with workspace_of(sim, db) as workspace:
@@ -60,19 +61,25 @@ def test_profiles_are_fetched_as_in_mixpanel_data(where: Callable[[Any], Any], d
         one = where(lambda: workspace.fetch_profiles("one", max_workers=3, progress=False))
         assert isinstance(one, FetchResult)
         assert (one.rows, one.type, one.date_range) == (95, "profiles", None)
+    assert people(db) == people(db, "one") == sim.profile_truth()
+    assert sim.max_concurrent_queries <= 5
+
+
+def test_a_table_of_profiles_is_updated_replaced_and_dropped(db: Path) -> None:
+    """As in mixpanel_data; a flat table is made on request."""
+    sim = run_sync(exported_project, db)
+    with workspace_of(sim, db) as workspace:
         more = workspace.fetch_profiles(append=True, parallel=True)
         assert (more.total_rows, more.updated_rows) == (0, 95)
         assert workspace.fetch_profiles(replace=True, flatten=True).rows == 95
-        assert {table.name: (table.type, table.row_count) for table in workspace.tables()} == {
-            "one": ("profiles", 95),
-            "profiles": ("profiles", 95),
-        }
+        assert [(table.name, table.type, table.row_count) for table in workspace.tables()] == [
+            ("profiles", "profiles", 95)
+        ]
         assert workspace.sql_scalar("SELECT count(*) FROM profiles_flat") == 95
-        workspace.drop("one")
-        assert [table.name for table in workspace.tables()] == ["profiles"]
-        assert workspace.sql_scalar("SELECT count(*) FROM _export_snapshots WHERE table_name = 'one'") == 0
-    assert people(db) == sim.profile_truth()
-    assert sim.max_concurrent_queries <= 5
+        assert people(db) == sim.profile_truth()
+        workspace.drop("profiles")
+        assert workspace.tables() == []
+        assert workspace.sql_scalar("SELECT count(*) FROM _export_snapshots") == 0
 
 
 def test_the_arguments_select_profiles(db: Path) -> None:
