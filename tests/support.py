@@ -25,6 +25,7 @@ ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 RETRY_AT_ONCE = Pauses(shortest=0.0, longest=0.0, refusal=0.0, spread=0.0)
 TUNING = Tuning(pauses=RETRY_AT_ONCE)
+NINE_DAYS = "2024-03-01", "2024-03-09"
 COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
 _attaching = RLock()
 
@@ -47,11 +48,16 @@ def simulator(**options: Any) -> Simulator:
 async def export(
     sim: Simulator,
     db: Path,
-    first: str | date = "2024-03-01",
-    last: str | date = "2024-03-09",
+    first: str | date = NINE_DAYS[0],
+    last: str | date = NINE_DAYS[1],
     **options: Any,
 ) -> ParallelFetchResult:
-    """Export from *sim* over its transport; *options* are those of `export_from`."""
+    """Export from *sim* over its transport; *options* are those of `export_from`.
+
+    The nine days without *first* and *last* are three chunks by default, since each chunk takes 10 ms of CPU time.
+    """
+    if (first, last) == NINE_DAYS:
+        options.setdefault("chunk_days", 3)
     return await export_from(options.pop("transport", sim.transport()), db, first, last, **options)
 
 

@@ -188,7 +188,7 @@ def open_folder() -> Iterator[Path]:
 )
 async def test_what_may_not_be_written_is_an_error(file: int | None, folder: int, open_folder: Path) -> None:
     """A folder or file without write permission is named, with advice, and its contents are unchanged."""
-    db, sim = open_folder / "events.duckdb", simulator(events_per_day=2000)
+    db, sim = open_folder / "events.duckdb", simulator()
     if file is not None:
         await export(sim, db, last="2024-03-02")
         db.chmod(file)

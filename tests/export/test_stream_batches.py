@@ -30,7 +30,7 @@ from mixpanel_export.simulator import Fault, Simulator, checksum
 pytestmark = pytest.mark.anyio
 
 FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
-AWKWARD = {"awkward": 0.05, "rejects": 0.01, "odd": 0.05, "events_per_day": 120}
+AWKWARD = {"awkward": 0.05, "rejects": 0.01, "odd": 0.05, "events_per_day": 50}
 FAULTS = [
     Fault("terminated_early", times=3),
     Fault("reset", times=4),

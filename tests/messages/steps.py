@@ -56,6 +56,7 @@ class Place:
         self.config.chmod(0o600)
 
     def export(self, sim: Simulator | None = None, db: Path | str | None = None, **options: Any) -> Any:
+        options.setdefault("chunk_days", None)
         run = partial(export, sim or self.sim, db or self.db, **options)  # type: ignore[arg-type] # refused as a path
         return anyio.run(run)
 
@@ -118,7 +119,7 @@ def exported() -> bytes:
     """Return the content of a file with an export of nine days."""
     with TemporaryDirectory() as folder:
         db = Path(folder, "events.duckdb")
-        anyio.run(export, simulator(), db)
+        anyio.run(partial(export, simulator(), db, chunk_days=1))
         return db.read_bytes()
 
 
