@@ -94,7 +94,7 @@ def _retain_freed_memory() -> None:
     (`M_MMAP_THRESHOLD` in mallopt(3)). Without a large block, each decoded piece of a response would cause page faults.
     The block itself needs no memory, because it is never written to. Other allocators are not affected.
     """
-    bytearray(_BLOCK)
+    bytes(_BLOCK)
 
 
 @contextmanager
