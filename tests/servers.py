@@ -140,13 +140,14 @@ class Http2:
 
     async def send(self, number: int, data: bytes) -> None:
         """Send *data* as far and as soon as flow control allows it."""
-        while data:
+        rest = memoryview(data)
+        while rest:
             room = min(self.state.local_flow_control_window(number), self.state.max_outbound_frame_size)
             if room == 0:
                 await self.credit.wait()
                 continue
-            self.state.send_data(number, data[:room])
-            data = data[room:]
+            self.state.send_data(number, bytes(rest[:room]))
+            rest = rest[room:]
             await self.flush()
 
     async def flush(self) -> None:

@@ -123,7 +123,7 @@ def file_rows(lake: Path) -> Counter[Row]:
         return Counter(connection.execute(f"FROM read_parquet('{lake}/data.parquet')").fetchall())
 
 
-ProfilePublications.TestCase.settings = settings(examples(core=3, full=200), stateful_step_count=12)
+ProfilePublications.TestCase.settings = settings(examples(core=2, full=200), stateful_step_count=12)
 TestProfilePublications = ProfilePublications.TestCase
 
 
