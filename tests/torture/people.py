@@ -98,10 +98,14 @@ class People:
 
     def _fault(self) -> Fault:
         draw = self._draw
+        kind = draw.choice(_KINDS)
+        pages = draw.choice([(), (), (0,), (1,), (3,), (3, 4)])
+        times = draw.choice([1, 1, 2, 8, None])
         return Fault(
-            draw.choice(_KINDS),
-            pages=draw.choice([(), (), (0,), (1,), (3,), (3, 4)]),
-            times=draw.choice([1, 1, 2, 8, None]),
+            kind,
+            pages=pages,
+            # The request is sent again until `max_wait`, with longer and longer pauses.
+            times=min(times or 2, 2) if kind == "429" else times,
             after=draw.choice([0, 0, 1]),
             position=draw.choice([0.0, 0.5]),
             retry_after=0.0,
