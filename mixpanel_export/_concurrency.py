@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import count
+from threading import Thread
 from types import FrameType
 from typing import Generic, TypeVar
 
@@ -158,6 +160,23 @@ async def _interrupt_when_cancelled(
     except anyio.get_cancelled_exc_class():
         await running.wait_for_end(interrupt)
         raise
+
+
+def started_in_thread(call: Callable[[], T]) -> Callable[[], T]:
+    """Start *call* in a thread. Return a function that waits for its result, or raises its exception.
+
+    Unlike an executor, this function can also be used in a thread that goes on after the main thread has ended.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            future.set_exception(error)
+
+    Thread(target=run).start()
+    return future.result
 
 
 @asynccontextmanager

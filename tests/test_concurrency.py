@@ -1,6 +1,8 @@
 """Tasks and threads: the effect of cancellation on a call in a thread, and the error that a task group raises."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -121,3 +123,21 @@ def test_the_first_error_leaves_alone(errors: Iterable[BaseException], leaves: t
     """Of several errors, the first is raised, but an interrupt takes precedence."""
     with pytest.raises(leaves), raise_first_error():
         raise group(*errors)
+
+
+AFTER_THE_MAIN_THREAD = """
+from threading import Thread, main_thread
+from mixpanel_export._concurrency import started_in_thread
+
+def work():
+    main_thread().join()
+    print(started_in_thread(lambda: "result")())
+
+Thread(target=work).start()
+"""
+
+
+def test_a_call_can_start_after_the_main_thread_has_ended() -> None:
+    """A program may export in a thread that goes on after its main thread has ended."""
+    script = [sys.executable, "-c", AFTER_THE_MAIN_THREAD]
+    assert subprocess.run(script, capture_output=True, text=True, check=True).stdout == "result\n"

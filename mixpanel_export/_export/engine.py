@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import httpx
 from anyio import to_thread
 
-from mixpanel_export._concurrency import in_task, in_thread
+from mixpanel_export._concurrency import in_task, in_thread, started_in_thread
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.preflight import Mode
 from mixpanel_export._database.waiting import connected_when_free
@@ -206,9 +205,7 @@ async def _run(
 ) -> Outcome:
     started = time.monotonic()
     # Loading the HTTP library and the certificates takes about 0.1 s. The file is opened meanwhile.
-    executor = ThreadPoolExecutor(1)
-    future_client = executor.submit(partial(new_client, job.parameters.url, transport, http2=http2))
-    executor.shutdown(wait=False)
+    wait_for_client = started_in_thread(partial(new_client, job.parameters.url, transport, http2=http2))
     async with connected_when_free(job.path, job.wait) as connection:
         if prepare is not None:
             job = await in_thread(partial(prepare, job, connection), connection.interrupt)
@@ -217,7 +214,7 @@ async def _run(
             await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
         planned = await job.plan(table.batches, table.history)
         tracker = Tracker(planned)
-        client = await to_thread.run_sync(future_client.result)
+        client = await to_thread.run_sync(wait_for_client)
         try:
             await transfer(
                 job,

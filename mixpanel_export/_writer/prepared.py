@@ -30,9 +30,11 @@ class ArrowTable:
         """
         _export_rows = self._source
         self.connection.unregister(LINES)
-        self.connection.execute(f"PREPARE {name} AS {statement}")
-        # A statement with a time zone is always planned again. DuckDB then finds this view.
-        self.connection.register(LINES, self._source)
+        try:
+            self.connection.execute(f"PREPARE {name} AS {statement}")
+        finally:
+            # A statement with a time zone is always planned again. DuckDB then finds this view.
+            self.connection.register(LINES, self._source)
 
     def run(self, statement: str, arrays: Iterable[object]) -> list[tuple[Any, ...]]:
         """Run a statement once over *arrays*, and return its rows. It may read and change other tables.

@@ -38,6 +38,18 @@ def test_each_run_reads_its_own_rows(expression: str) -> None:
         assert names.rows(rows()) == []
 
 
+def test_a_statement_that_cannot_be_prepared_does_not_affect_the_others() -> None:
+    """If DuckDB cannot prepare a statement, an earlier one with a time zone still finds its rows."""
+    with duckdb.connect() as connection:
+        table = ArrowTable(connection, LINE)
+        zoned = f"SELECT number, timezone('Asia/Tokyo', TIMESTAMP '2024-01-01') IS NULL FROM {LINES}"
+        earlier = PreparedRead(table, "earlier", zoned)
+        assert earlier.rows(rows("a")) == [(0, False)]
+        with pytest.raises(duckdb.BinderException):
+            PreparedRead(table, "invalid", f"SELECT no_column FROM {LINES}").rows(rows("b"))
+        assert earlier.rows(rows("c", "d")) == [(0, False), (1, False)]
+
+
 def test_an_error_of_the_rows_is_raised_as_it_is() -> None:
     """An error that the rows raise reaches the caller, and the next run is not affected."""
 
