@@ -1,7 +1,8 @@
 """Determines the status of each day of a table, and the days that are left to fetch. Pure functions.
 
 Among the batches of the same table and selection, the newest batch that includes a day determines its status. `resume`
-uses the same rule.
+uses the same rule. If the row count of a batch differs from the ledger, all its days are changed, because the ledger does
+not count rows by day.
 """
 
 from collections import Counter
@@ -17,8 +18,11 @@ from mixpanel_export._model import Batch, Chunk, Selection
 MISSING = "missing"
 """The status of a day that has no batch, but is a target day or lies between days with batches."""
 
+CHANGED = "changed"
+"""The status of the days of a batch with rows that were added or deleted by hand. `resume` rejects these days."""
+
 TO_FETCH = frozenset({"failed", "open", MISSING})
-"""The statuses of days that `resume` fetches. It does not fetch limited or imported days."""
+"""The statuses of days that `resume` fetches. It does not fetch changed, limited or imported days."""
 
 RowsPerDay = Mapping[int, Mapping[date | None, int]]
 """The number of rows in the table, keyed by batch and day. The day None stands for rows without a time."""
@@ -51,6 +55,26 @@ class Mismatch:
     ledger_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedDays:
+    """Consecutive days of batches whose row counts in the table and in the ledger differ."""
+
+    days: Chunk
+    batches: tuple[Mismatch, ...]
+
+    def __str__(self) -> str:
+        """Describe the difference."""
+        before = sum(each.ledger_rows for each in self.batches)
+        now = sum(each.table_rows for each in self.batches)
+        if len(self.batches) == 1:
+            return (
+                f"batch {self.batches[0].batch} had {before:,} rows when it was exported, and now has {now:,}"
+            )
+        return (
+            f"{len(self.batches)} batches had {before:,} rows when they were exported, and now have {now:,}"
+        )
+
+
 @dataclass(frozen=True)
 class Coverage:
     """The days of one table and one selection."""
@@ -71,16 +95,18 @@ class Coverage:
     @cached_property
     def days(self) -> tuple[Day, ...]:
         """All days with a batch, and all missing days, in order."""
-        newest = self._by_day
+        newest, changed = self._by_day, self._changed
         expected = [day for day, row in newest.items() if row.status != "limited"]
         expected += [self.target.days.first, self.target.days.last] if self.target else []
         days = set(newest)
         if expected:
             days.update(set(Chunk(min(expected), max(expected)).dates) - self.imported)
         rows = self._rows_of
-        return tuple(
-            Day(day, newest[day].status if day in newest else MISSING, rows[day]) for day in sorted(days)
-        )
+
+        def status(day: date) -> str:
+            return CHANGED if day in changed else newest[day].status if day in newest else MISSING
+
+        return tuple(Day(day, status(day), rows[day]) for day in sorted(days))
 
     @cached_property
     def statuses(self) -> Counter[str]:
@@ -89,10 +115,10 @@ class Coverage:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The failed days with their reasons. Consecutive days with the same reason are one failure."""
+        """The days with the status `failed`, with their reasons. Consecutive days with the same reason are one failure."""
         failures: list[Failure] = []
         for day, row in sorted(self._by_day.items()):
-            if row.visible:
+            if row.visible or day in self._changed:
                 continue
             error = row.error or "no reason recorded"
             last = failures[-1] if failures else None
@@ -106,7 +132,7 @@ class Coverage:
     def to_fetch(self) -> tuple[Chunk, ...]:
         """The ranges of days to export with `resume`. Each starts and ends with a day to fetch.
 
-        A range may include complete days, but no blocked, limited or imported days.
+        A range may include complete days, but no changed, blocked, limited or imported days.
         """
         return tuple(_ranges(self.days, self.blocked))
 
@@ -115,7 +141,7 @@ class Coverage:
         """The days that were requested twice, with two empty responses. They are treated as days without events."""
         return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_response))
 
-    @property
+    @cached_property
     def mismatches(self) -> tuple[Mismatch, ...]:
         """The batches whose row count was changed by hand. Imported batches are not compared."""
         if self.counts is None:
@@ -124,6 +150,22 @@ class Coverage:
             Mismatch(row.number, row.days, rows, row.rows)
             for row in self.batches
             if row.status not in {"failed", "imported"} and (rows := self._table_rows(row)) != row.rows
+        )
+
+    @property
+    def changed_days(self) -> tuple[ChangedDays, ...]:
+        """The days with the status `changed`. To repair them, export them with `append`."""
+        return tuple(
+            ChangedDays(days, tuple(each for each in self.mismatches if each.days.overlaps(days)))
+            for days in join_days(self._changed)
+        )
+
+    def with_whole_batches(self, days: Iterable[date]) -> tuple[Chunk, ...]:
+        """Return *days* and the other days of their batches. An export of *days* with `append` fetches all of them."""
+        requested = set(days)
+        batches = [set(row.days.dates) for row in self.batches if row.visible]
+        return tuple(
+            join_days(requested.union(*(each for each in batches if not each.isdisjoint(requested))))
         )
 
     @property
@@ -165,6 +207,10 @@ class Coverage:
     def is_complete(self) -> bool:
         """Whether no day is left to fetch, and the table and the ledger agree. True for a dropped table."""
         return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
+
+    @cached_property
+    def _changed(self) -> frozenset[date]:
+        return frozenset(day for each in self.mismatches for day in each.days.dates)
 
     @cached_property
     def _by_day(self) -> dict[date, Batch]:

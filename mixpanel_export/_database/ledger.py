@@ -138,7 +138,7 @@ class Ledger:
                     f"table {self._table} has {rows:,} rows of batch {batch.number}, but the batch had {batch.rows:,} when it was exported",
                     batch=batch.number,
                     days=batch.days,
-                    advice="export these days again with $append, which replaces the batch",
+                    advice="export these days again with $append, which replaces the batch; `mpx status` prints the command",
                 )
         return sum(counts.values())
 

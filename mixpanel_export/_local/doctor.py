@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -16,12 +16,14 @@ from typing import Literal
 from mixpanel_export._config.config_file import config_file
 from mixpanel_export._config.endpoint import export_url, query_url
 from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
-from mixpanel_export._database.ledger import Ledger, read_batches
+from mixpanel_export._database.coverage import Coverage
+from mixpanel_export._database.ledger import check_batches, read_batches
 from mixpanel_export._database.path import database_path
 from mixpanel_export._database.profile_tables import ProfileTable, profile_tables
 from mixpanel_export._database.schema import check_format, check_ledger, table_names
 from mixpanel_export._error_base import Problem
 from mixpanel_export._flat.state import flat_tables
+from mixpanel_export._local.reader import read_contents
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.file import QuotaFile, quota_file
 from mixpanel_export._quota.limits import Quota
@@ -185,8 +187,11 @@ def _quota_finding(topic: str, state: QuotaState, noun: str, subject: str) -> Fi
     return Finding(topic, "warning", text, f"{subject} would wait {state.wait / 60:.0f} min; see `mpx quota`")
 
 
-def check_database(path: Path) -> Iterator[Finding]:
-    """Check that the disk has space, that the file opens, and that its tables agree with the ledger."""
+def check_database(path: Path, refetch_command: Callable[[Coverage, Chunk], str]) -> Iterator[Finding]:
+    """Check that the disk has space, that the file opens, and that its tables agree with the ledger.
+
+    *refetch_command* returns the command that fetches days again.
+    """
     try:
         database_path(path)
     except MixpanelDataError as error:
@@ -204,7 +209,7 @@ def check_database(path: Path) -> Iterator[Finding]:
         return
     try:
         with connected_read_only(path) as connection:
-            yield from _check_contents(connection, path)
+            yield from _check_contents(connection, path, refetch_command)
     except DatabaseLockedError as error:
         yield finding_of("database", "warning", error)
     except MixpanelDataError as error:
@@ -224,7 +229,9 @@ def _check_folder(folder: Path) -> Finding:
     return Finding("disk", "ok", text)
 
 
-def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
+def _check_contents(
+    connection: Connection, path: Path, refetch_command: Callable[[Coverage, Chunk], str]
+) -> Iterator[Finding]:
     names = [name for name in table_names(connection) if not name.startswith("_")]
     storage = connection.execute(_STORAGE).fetchone()
     text = f"{path}: {_size(path.stat().st_size)}, {len(names)} table{'' if len(names) == 1 else 's'}"
@@ -246,6 +253,11 @@ def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
     for name in names:
         if name not in others:
             yield from _check_table(connection, name)
+    for coverage in read_contents(connection).coverages:
+        for changed in coverage.changed_days:
+            command = refetch_command(coverage, changed.days)
+            text = f"{changed.days}: table {coverage.table} was changed by hand: {changed}"
+            yield Finding("database", "problem", text, f"run `{command}` to fetch these days again")
 
 
 def _check_profiles(table: ProfileTable) -> Iterator[Finding]:
@@ -268,20 +280,11 @@ def _check_table(connection: Connection, table: str) -> Iterator[Finding]:
         return  # not an exported table
     try:
         check_format(connection, table)
-        _check_rows(connection, table)
+        check_batches(connection, table, read_batches(connection, table))
     except TableFormatError as error:
         yield finding_of("database", "warning", error)
     except LedgerMismatchError as error:
         yield finding_of("database", "problem", error)
-
-
-def _check_rows(connection: Connection, table: str) -> None:
-    """Raise `LedgerMismatchError` if the table differs from the ledger for any selection."""
-    batches = read_batches(connection, table)
-    for selection in dict.fromkeys(batch.selection for batch in batches):
-        chunks = [batch.days for batch in batches if batch.selection == selection]
-        days = Chunk(min(chunk.first for chunk in chunks), max(chunk.last for chunk in chunks))
-        Ledger(connection, table, selection, "UTC").check_rows(batches, days, compare_counts=True)
 
 
 @contextmanager

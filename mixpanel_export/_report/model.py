@@ -13,7 +13,7 @@ from mixpanel_export._model import Batch
 SILENT = "silent"
 """The status of a day with two empty responses, which is treated as a day without events."""
 
-STATUSES = ("complete", "open", "failed", "missing", SILENT, "limited", "imported")
+STATUSES = ("complete", "open", "failed", "missing", "changed", SILENT, "limited", "imported")
 """Every status of a day, in the order of legends."""
 
 STACKED_NAMES = 6

@@ -65,7 +65,7 @@ class _DayCounts:
     """Days that are complete or empty."""
     open: int
     absent: int
-    """Days that failed or are missing."""
+    """Days that failed, are missing or were changed by hand."""
     total: int
 
 
@@ -164,7 +164,7 @@ def _day_counts(table: TableReport) -> _DayCounts:
     return _DayCounts(
         complete=counts.get("complete", 0) + counts.get("silent", 0),
         open=counts.get("open", 0),
-        absent=counts.get("failed", 0) + counts.get("missing", 0),
+        absent=sum(counts.get(status, 0) for status in ("failed", "missing", "changed")),
         total=sum(counts.values()),
     )
 

@@ -78,12 +78,13 @@ def explain(
                 explanation = "untimed"
             elif explanation is None and difference.cell in duplicates:
                 explanation = "duplicates"
+            old = difference.day.old and evidence.table.changed.isdisjoint(difference.day.batches)
             yield CountDifference(
                 difference.name,
                 str(difference.day.day),
                 difference.rows,
                 difference.events,
-                explanation or ("old" if difference.day.old else None),
+                explanation or ("old" if old else None),
             )
 
 

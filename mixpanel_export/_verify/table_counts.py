@@ -151,7 +151,7 @@ def read_coverage(connection: Connection, table: str, project: str) -> TableCove
         raise TableFormatError(name, f"table {name} was not exported", advice="export its events first")
     batches = read_batches(connection, name)
     targets = {key: days for key, days in read_targets(connection).items() if key[0] == name}
-    all_coverages = coverages(batches, {name: {}}, targets)
+    all_coverages = coverages(batches, {}, targets)
     ours = tuple(each for each in all_coverages if each.selection.project in {project, UNKNOWN_PROJECT})
     if not ours:
         known = sorted({coverage.selection.project for coverage in all_coverages})

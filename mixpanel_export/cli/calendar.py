@@ -27,6 +27,7 @@ _COLOURS = {
     "open": "yellow",
     "failed": "red",
     "missing": "red",
+    "changed": "red",
     "limited": "cyan",
     "imported": "blue",
 }
@@ -48,9 +49,9 @@ class Signs:
         return self.days.get(status, "?")
 
 
-_STATUSES = ("complete", "open", "failed", "missing", "limited", "imported")
-UNICODE = Signs(dict(zip(_STATUSES, "■□✗·◌▣", strict=True)), "▁▂▃▄▅▆▇█", "█")
-ASCII = Signs(dict(zip(_STATUSES, "#oX.-i", strict=True)), "123456789", "=")
+_STATUSES = ("complete", "open", "failed", "missing", "changed", "limited", "imported")
+UNICODE = Signs(dict(zip(_STATUSES, "■□✗·≠◌▣", strict=True)), "▁▂▃▄▅▆▇█", "█")
+ASCII = Signs(dict(zip(_STATUSES, "#oX.!-i", strict=True)), "123456789", "=")
 
 
 def signs_for(encoding: str | None) -> Signs:

@@ -107,7 +107,7 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
 
     Return None if the table has been dropped, or if the ledger has no days of *selection* for the table.
     """
-    from mixpanel_export._database.coverage import RowsPerDay, coverages
+    from mixpanel_export._database.coverage import coverages
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content
     from mixpanel_export._database.schema import check_ledger, table_names
@@ -117,11 +117,12 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
         return None
     with open_read_only(db) as connection:
         check_ledger(connection)
-        rows_per_table: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
-        all_coverages = coverages(read_batches(connection), rows_per_table, read_targets(connection))
+        tables = table_names(connection)
+        all_coverages = coverages(read_batches(connection), {}, read_targets(connection))
     for coverage in all_coverages:
         same_table = coverage.table.lower() == table.lower()
-        if same_table and coverage.selection == selection and not coverage.dropped:
+        exists = coverage.table in tables or not coverage.dropped
+        if same_table and coverage.selection == selection and exists:
             days = coverage.to_fetch
             return days[0].first if days else coverage.days[-1].day + timedelta(days=1)
     return None

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,7 @@ from mixpanel_export._error_base import Advice
 from mixpanel_export.cli import option_of, print_json
 from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
+from mixpanel_export.cli.refetch import refetch_command
 
 if TYPE_CHECKING:
     from mixpanel_export._local.doctor import Finding
@@ -61,7 +61,7 @@ def command(
     """
     mention_other_default(ctx)
     findings = []
-    for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):
+    for finding in _findings(db, account, api_url, per_hour, offline=offline):
         findings.append(finding)
         if not as_json:
             _show(finding)
@@ -76,7 +76,7 @@ def command(
 
 
 def _findings(
-    db: Path, account: str | None, api_url: str | None, per_hour: int, *, offline: bool
+    db: str, account: str | None, api_url: str | None, per_hour: int, *, offline: bool
 ) -> Iterator["Finding"]:
     from mixpanel_export._local import doctor as _doctor
 
@@ -87,7 +87,9 @@ def _findings(
         yield _doctor.Finding("server", "ok", "not checked, because of --offline")
     else:
         yield from _check_server(credentials, api_url)
-    yield from _doctor.check_database(db)
+    yield from _doctor.check_database(
+        expanded(db), lambda coverage, days: refetch_command(coverage, db, days)
+    )
     yield from _doctor.check_quota(credentials, api_url, per_hour)
 
 
@@ -116,7 +118,8 @@ def _show(finding: "Finding") -> None:
 
 
 def _advice(finding: "Finding") -> str | None:
-    return finding.advice and Advice(finding.advice).worded(option_of)
+    # A command may contain `$where`, for example as the name of a property in a filter.
+    return finding.advice.worded(option_of) if isinstance(finding.advice, Advice) else finding.advice
 
 
 def _summary(states: Counter[str]) -> str:

@@ -22,6 +22,7 @@ from mixpanel_export.cli.options import (
     table_option,
     workers_option,
 )
+from mixpanel_export.cli.refetch import doctor_command, refetch_command, unknown_rows_line
 from mixpanel_export.cli.report import quoted, retry_command
 from mixpanel_export.cli.run_export import (
     FinishedExport,
@@ -113,10 +114,22 @@ def command(
         exports = [_fetch(ctx, each, output, http2=requests["http2"]) for each in arguments]
         if as_json:
             print_json([finished.result.to_dict() for finished in exports])
-        if not (tasks or quiet):
+        changed = list(_changed_lines(contents, table, db))
+        if changed:
+            say("\n".join(changed))
+        elif not (tasks or quiet):
             say(_why_nothing(contents, table, db))
         say_outdated(db, output)
-    ctx.exit(exit_code([finished.result for finished in exports]))
+    ctx.exit(exit_code([finished.result for finished in exports]) or (1 if changed else 0))
+
+
+def _changed_lines(contents: "Contents", table: str | None, db: str) -> Iterator[str]:
+    """Yield the days that `resume` rejects because their rows were changed by hand, each with the command that fetches them."""
+    for coverage in contents.coverages:
+        if table in {None, coverage.table}:
+            for changed in coverage.changed_days:
+                yield f"{changed.days}: {changed}; to fetch these days again:"
+                yield f"  {refetch_command(coverage, db, changed.days)}"
 
 
 def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
@@ -128,9 +141,11 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
             f"Nothing to fetch: {db} has no exported events yet. If the first export was interrupted, run its command "
             f"again. To export: {first}"
         )
-    unknown = [name for name in contents.unknown if table in {None, name}]
-    if unknown or not all(coverage.is_complete for coverage in selected):
-        return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
+    for name, number in contents.unknown.items():
+        if table in {None, name}:
+            return f"{unknown_rows_line(name, number)}\n  {doctor_command(db)}"
+    if not all(coverage.is_complete for coverage in selected):
+        return f"Nothing can be fetched, but {db} is incomplete; see mpx status."
     if any(table in {None, replacement.spec.table} for replacement in contents.replacements):
         return (
             f"Nothing to fetch, but a replacement in {db} is incomplete; mpx status shows how to continue it."

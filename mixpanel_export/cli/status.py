@@ -15,9 +15,9 @@ from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
+from mixpanel_export.cli.refetch import command_for, doctor_command, refetch_command, unknown_rows_line
 from mixpanel_export.cli.report import quoted
 from mixpanel_export.cli.status_json import (
-    command_for,
     command_for_rest,
     continue_command,
     flatten_command,
@@ -46,6 +46,7 @@ Statuses of a day:
             or in the same batch as an open day, because whole batches are refetched
   failed    the export failed
   missing   not exported yet, although it is a target day or lies between exported days
+  changed   rows of its batch were added or deleted by hand after the export
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
@@ -152,7 +153,7 @@ def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterato
         return
     yield from calendar_lines(coverage, signs, width)
     yield from _failures(coverage, db, width)
-    yield from _mismatches(coverage, db, width)
+    yield from _changed_days(coverage, db, width)
 
 
 def _profile_section(table: "ProfileTable", db: str, width: int) -> Iterator[str]:
@@ -214,7 +215,7 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     """For each status of days that must still be fetched, yield the number of days and the first ranges."""
     from mixpanel_export._database.coverage import join_days
 
-    for status in ("missing", "failed", "open"):
+    for status in ("changed", "missing", "failed", "open"):
         number = coverage.statuses[status]
         if number:
             ranges = list(join_days(day.day for day in coverage.days if day.status == status))
@@ -271,15 +272,12 @@ def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
         yield f"and {len(failures) - _MAX_FAILURES} more; --json prints all"
 
 
-def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
-    """Yield the batches with rows that were changed by hand, and the commands that fetch them again."""
-    for mismatch in coverage.mismatches:
-        words = f"batch {mismatch.batch} had {mismatch.ledger_rows:,} rows when it was exported, and now has "
+def _changed_days(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
+    """Yield the days with rows that were changed by hand, and the commands that fetch them again."""
+    for changed in coverage.changed_days:
         yield ""
-        yield from _wrapped(
-            f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width
-        )
-        yield f"  {command_for(coverage, db, mismatch.days, '--append')}"
+        yield from _wrapped(f"{changed.days}: {changed}; to fetch these days again:", width)
+        yield f"  {refetch_command(coverage, db, changed.days)}"
 
 
 def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]:
@@ -299,7 +297,8 @@ def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]
 def _footer(selected: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
     """Yield facts about the whole file, and the next command to run."""
     for table, number in contents.unknown.items():
-        yield f"Table {table} has {number:,} rows that do not belong to a batch, so events may be duplicated; see {program()} doctor."
+        yield unknown_rows_line(table, number)
+        yield f"  {doctor_command(db)}"
     for replacement in contents.replacements:
         kept = replacement.complete_batches
         yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"

@@ -4,6 +4,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_export.cli import program
+from mixpanel_export.cli.refetch import command_for, refetch_command
 from mixpanel_export.cli.report import export_command, quoted
 from mixpanel_export.cli.status_profiles import profiles_as_dict
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from mixpanel_export._database.profile_tables import ProfileTable
     from mixpanel_export._flat.state import FlatTable
     from mixpanel_export._local.reader import Contents, Replacement
-    from mixpanel_export._model import Chunk
     from mixpanel_export._publish.status import PublicationState
 
 
@@ -87,9 +87,10 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
                 "to_date": str(mismatch.days.last),
                 "rows_in_ledger": mismatch.ledger_rows,
                 "rows_in_table": mismatch.table_rows,
-                "command": command_for(coverage, db, mismatch.days, "--append"),
+                "command": refetch_command(coverage, db, changed.days),
             }
-            for mismatch in coverage.mismatches
+            for changed in coverage.changed_days
+            for mismatch in changed.batches
         ],
     }
 
@@ -107,20 +108,6 @@ def _publication_as_dict(state: "PublicationState", db: str) -> dict[str, Any]:
         "days_behind": state.behind,
         "command": publish_command(publication.destination, db),
     }
-
-
-def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--resume") -> str:
-    """Return the command that fetches *days*, with the options from `Coverage.options_for`."""
-    options = coverage.options_for(days)
-    return export_command(
-        coverage.table,
-        days,
-        db,
-        coverage.selection,
-        zone=options.zone,
-        deduped=options.deduplicated,
-        mode=mode,
-    )
 
 
 def command_for_rest(selected: "list[Coverage]", contents: "Contents", db: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,8 @@ from mixpanel_export.cli.event_names import names_in
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import api_url_option, credential_options, db_option, option, query_options
-from mixpanel_export.cli.report import aligned, export_command
+from mixpanel_export.cli.refetch import doctor_command, refetch_commands, unknown_rows_line
+from mixpanel_export.cli.report import aligned
 from mixpanel_export.cli.watch import messages
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ Explanations of differences; an explained difference does not make its day fail:
   merged      the table has events that differ only in their time; Mixpanel merges them
   untimed     the table has the missing events, but without a time, so they are not counted on a day
   hidden      Mixpanel counts the event but does not export it
-  old         the day is over 30 days old, so Mixpanel may have changed it
+  old         the day is over 30 days old, so Mixpanel may have changed it; not if rows of
+              its batch were added or deleted by hand
 
 \b
 Exit codes:
@@ -133,10 +135,11 @@ def command(
             say_database(ctx)
         credentials = resolve_credentials(account, project_id=project_id, region=region)
         result = run_sync(verify_events, db, table, credentials=credentials, **arguments)
+    heading, commands = _repair(result, db, credentials.project_id)
     if as_json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | {"commands": commands})
     elif not (quiet and result.verified):
-        lines = [*_summary(result), *_differences(result), *_advice(result, db, credentials.project_id)]
+        lines = [*_summary(result), *_differences(result), *_advice(result, heading, commands)]
         click.echo("\n".join(lines))
     ctx.exit(0 if result.verified else 1)
 
@@ -191,18 +194,17 @@ def _row(difference: "CountDifference") -> tuple[str, str, str, str, str]:
     )
 
 
-def _advice(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
-    """Yield advice on the days that failed."""
+def _advice(result: "VerifyResult", heading: str, commands: Sequence[str]) -> Iterator[str]:
+    """Yield advice on the days that failed. *heading* introduces the *commands*."""
     if result.utc_offset is not None:
         yield ""
         yield (
             f"Almost all differences disappear if the time zone is UTC{result.utc_offset:+g}. Pass the time zone in the "
             "project's settings as --reporting-timezone."
         )
-    commands = list(_commands(result, db, project))
     if commands:
         yield ""
-        yield "To export these days again:"
+        yield heading
         yield from (f"  {command}" for command in commands)
         if any(each.mixpanel_events > each.table_rows for each in result.unexplained):
             yield (
@@ -210,31 +212,31 @@ def _advice(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
             )
 
 
-def _commands(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
-    """Yield a command for each range of days and each selection in the table."""
+def _repair(result: "VerifyResult", db: str, project: str) -> tuple[str, list[str]]:
+    """Return the commands that repair the days that failed, for each selection in the table, and a line before them."""
     from datetime import date
 
     from mixpanel_export._local.reader import read_contents
     from mixpanel_export._model import Chunk
 
+    heading = "To fetch these days again:"
     if not result.refetch_date_ranges:
-        return
+        return heading, []
     with open_read_only(db) as connection:
-        coverages = read_contents(connection).coverages
-    for coverage in coverages:
-        if coverage.table == result.table and coverage.selection.project == project:
-            for first, last in result.refetch_date_ranges:
-                days = Chunk(date.fromisoformat(first), date.fromisoformat(last))
-                options = coverage.options_for(days)
-                yield export_command(
-                    coverage.table,
-                    days,
-                    db,
-                    coverage.selection,
-                    zone=options.zone,
-                    deduped=options.deduplicated,
-                    mode="--append",
-                )
+        contents = read_contents(connection)
+    if result.table in contents.unknown:
+        return unknown_rows_line(result.table, contents.unknown[result.table]), [doctor_command(db)]
+    ranges = [
+        Chunk(date.fromisoformat(first), date.fromisoformat(last))
+        for first, last in result.refetch_date_ranges
+    ]
+    days = {day for each in ranges for day in each.dates}
+    return heading, [
+        command
+        for coverage in contents.coverages
+        if coverage.table == result.table and coverage.selection.project == project
+        for command in refetch_commands(coverage, db, days)
+    ]
 
 
 def _range(days: tuple[str, str]) -> str:
