@@ -15,7 +15,8 @@ Explanation = Literal["open", "duplicates", "merged", "untimed", "hidden", "old"
 - `untimed`: the table has rows of this event without a time, so they belong to no day. They are enough to account for
   the difference.
 - `hidden`: Mixpanel counts the event but does not export it.
-- `old`: the day is over 30 days old, so Mixpanel may have changed it since.
+- `old`: the day is over 30 days old, so Mixpanel may have changed it since. This explains nothing if rows of the day's
+  batch were added or deleted by hand.
 """
 
 

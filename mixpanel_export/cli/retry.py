@@ -49,7 +49,9 @@ Examples:
   mpx retry app.duckdb --quiet              # for cron: silent unless something fails
 
 `mpx status` shows the days that would be fetched. Days that were exported with --limit, or imported from another
-program, are not fetched again. Exit codes are the same as for `mpx export`; if there is nothing to fetch, the exit code is 0.
+program, are not fetched again. If rows were added or deleted by hand, the command leaves their days, prints a command that
+fetches them again, and exits with 1. Otherwise, exit codes are the same as for `mpx export`; if there is nothing to fetch,
+the exit code is 0.
 """
 
 
@@ -126,7 +128,7 @@ def command(
 def _changed_lines(contents: "Contents", table: str | None, db: str) -> Iterator[str]:
     """Yield the days that `resume` rejects because their rows were changed by hand, each with the command that fetches them."""
     for coverage in contents.coverages:
-        if table in {None, coverage.table}:
+        if table in {None, coverage.table} and coverage.table not in contents.unknown:
             for changed in coverage.changed_days:
                 yield f"{changed.days}: {changed}; to fetch these days again:"
                 yield f"  {refetch_command(coverage, db, changed.days)}"

@@ -96,7 +96,7 @@ def command(
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
     lines = [f"database  {db}", ""] + [
-        line for coverage in selected for line in [*_section(coverage, db, signs, width), ""]
+        line for coverage in selected for line in [*_section(coverage, contents, db, signs, width), ""]
     ]
     lines += [line for each in profiles for line in [*_profile_section(each, db, width), ""]]
     lines += _published(publications, db)
@@ -146,14 +146,15 @@ def _raise_not_found(table: str, contents: "Contents") -> None:
     )
 
 
-def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterator[str]:
+def _section(coverage: "Coverage", contents: "Contents", db: str, signs: Signs, width: int) -> Iterator[str]:
     yield from _fact_lines(list(_facts(coverage)), width)
     yield ""
     if coverage.dropped:
         return
     yield from calendar_lines(coverage, signs, width)
     yield from _failures(coverage, db, width)
-    yield from _changed_days(coverage, db, width)
+    if coverage.table not in contents.unknown:  # an export is rejected until these rows are deleted
+        yield from _changed_days(coverage, db, width)
 
 
 def _profile_section(table: "ProfileTable", db: str, width: int) -> Iterator[str]:

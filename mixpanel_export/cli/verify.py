@@ -34,8 +34,8 @@ Explanations of differences; an explained difference does not make its day fail:
   merged      the table has events that differ only in their time; Mixpanel merges them
   untimed     the table has the missing events, but without a time, so they are not counted on a day
   hidden      Mixpanel counts the event but does not export it
-  old         the day is over 30 days old, so Mixpanel may have changed it; not if rows of
-              its batch were added or deleted by hand
+  old         the day is over 30 days old, so Mixpanel may have changed it; this explains
+              nothing if rows of its batch were added or deleted by hand
 
 \b
 Exit codes:

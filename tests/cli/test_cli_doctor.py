@@ -266,6 +266,11 @@ def short_of_rows(path: Path) -> None:
     change(path, "DELETE FROM events WHERE distinct_id = (SELECT max(distinct_id) FROM events)")
 
 
+def short_of_filtered_rows(path: Path) -> None:
+    change(path, """UPDATE _export_batches SET "where" = 'properties["$region"] == "x"'""")
+    short_of_rows(path)
+
+
 def with_strange_rows(path: Path) -> None:
     change(path, "UPDATE events SET export_batch = 99 WHERE export_batch = 1")
 
@@ -278,7 +283,8 @@ def of_another_release(path: Path) -> None:
     "harm, text, advice",
     [
         (broken, "not a DuckDB database", "choose another path"),
-        (short_of_rows, "42 rows of batch 1", "append"),
+        (short_of_rows, "had 43 rows when it was exported, and now has 42", "append"),
+        (short_of_filtered_rows, "now has 42", """--where 'properties["$region"] == "x"'"""),
         (with_strange_rows, "43 rows", "delete these rows"),
         (of_another_release, "99", "update mpx-export"),
     ],

@@ -147,20 +147,32 @@ def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) 
     assert "a replacement" in mpx("retry").stderr
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "DELETE FROM events WHERE event_time::DATE = '2024-03-05'",
-        *slow(["INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events"]),
-    ],
-)
 @pytest.mark.usefixtures("env")
-def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> None:
-    """`resume` would fetch nothing, so a line says where to look; quiet prints nothing."""
+def test_rows_that_no_batch_has_are_not_called_complete(db: Path) -> None:
+    """Nothing can be fetched, so the output has the command that gives advice; quiet prints nothing."""
     have_export(db, *NINE_DAYS)
-    query(db, sql)
-    assert "is incomplete; see mpx status" in mpx("retry").stderr
+    query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events")
+    assert shlex.join(["mpx", "doctor", str(db)]) in mpx("retry").stderr
     assert mpx("retry", "-q").stderr == ""
+
+
+@pytest.mark.usefixtures("env")
+def test_changed_days_are_left_and_reported(sim: Simulator, db: Path) -> None:
+    """The other days are fetched, then the exit code is 1, and the printed command restores the changed days."""
+    sim.faults = [Fault("500", days=(date(2024, 3, 2), date(2024, 3, 8)))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = []
+    query(db, "DELETE FROM events WHERE event_time::DATE BETWEEN '2024-03-04' AND '2024-03-05'")
+    result = mpx("retry", "-q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    *_, command = result.stderr.splitlines()
+    before = len(sim.requests)
+    assert mpx(*shlex.split(command)[1:]).exit_code == 0
+    assert {str(day) for each in sim.requests[before:] for day in (each.first, each.last)} == {
+        "2024-03-04", "2024-03-05",
+    }  # fmt: skip
+    assert held(db) == truth(sim)
+    assert mpx("retry", "-q").exit_code == 0
 
 
 @pytest.mark.usefixtures("env")

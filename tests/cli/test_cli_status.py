@@ -42,8 +42,9 @@ def commands(text: str) -> list[list[str]]:
 
 
 def coverage(days: str, rows: list[int] | None = None, first: date = date(2024, 2, 20)) -> Coverage:
-    """Return what has a day a letter: c, o, f, l, i, or a point for a missing one."""
-    words = {"c": "complete", "o": "open", "f": "failed", "l": "limited", "i": "imported"}
+    """Return what has a day a letter: c, o, f, l, i, x for a changed one, or a point for a missing one."""
+    words = {"c": "complete", "o": "open", "f": "failed", "l": "limited", "i": "imported", "x": "complete"}
+    counts = dict(enumerate(rows or []))
     every = [first + timedelta(days=number) for number in range(len(days))]
     kept = [
         Batch(
@@ -52,7 +53,7 @@ def coverage(days: str, rows: list[int] | None = None, first: date = date(2024, 
             selection=Selection("12345"),
             days=Chunk(every[number], every[number]),
             status=words[letter],  # type: ignore[arg-type] # one of the words above
-            rows=0,
+            rows=counts.get(number, 0) + (letter == "x"),
             finished=None,
         )
         for number, letter in enumerate(days)
@@ -99,13 +100,13 @@ def test_many_days_have_a_line_a_month() -> None:
 
 def test_a_narrow_terminal_has_the_bars_below() -> None:
     """Nothing is wider than 39 columns, except the words of the legend."""
-    found = coverage("c" * 20 + ".ofli", [100_000] * 20)
+    found = coverage("c" * 20 + ".ofxli", [100_000] * 20)
     lines = drawn(found, width=40)
     assert lines[:5] == [
         "        1   5    10   15   20   25   30",
         "2024-02                    ##########",
         "     1M                    9999999999",
-        "2024-03 ##########.oX-i",
+        "2024-03 ##########.oX!-i",
         "     1M 9999999999",
     ]
     assert all(len(line) <= 40 for line in lines)
@@ -113,7 +114,7 @@ def test_a_narrow_terminal_has_the_bars_below() -> None:
 
 
 @given(
-    st.text("cofli.", min_size=1, max_size=900).map(lambda days: "c" + days + "c"),
+    st.text("cofxli.", min_size=1, max_size=900).map(lambda days: "c" + days + "c"),
     st.lists(st.integers(0, 10**12), max_size=900),
     st.sampled_from([ASCII, UNICODE]),
     st.integers(39, 200),
@@ -200,6 +201,7 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
     shown = mpx("status").stdout
     (command,) = commands(shown)
     assert "2024-03-05: batch " in shown
+    assert "changed 1" in shown
     assert mpx(*command[1:]).exit_code == 0
     assert held(db) == truth(sim)
 

@@ -164,6 +164,24 @@ def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
         Mismatch(1, Chunk(day(0), day(0)), table_rows=0, ledger_rows=10),
         Mismatch(2, Chunk(day(1), day(2)), table_rows=4, ledger_rows=10),
     )
+    assert [day.status for day in found.days] == ["changed"] * 3 + ["failed", "imported"]
+    assert [each.days for each in found.changed_days] == [Chunk(day(0), day(2))]
+    assert found.to_fetch == (Chunk(day(3), day(3)),)
+
+
+def test_changed_days_are_not_failed() -> None:
+    """If a changed batch could not be fetched again, `resume` rejects its days, so they are not among the failures."""
+    found = coverage(row(1, 0, 2), row(2, 1, 3, "failed"), counted={1: {day(0): 4}})
+    assert found.statuses == {"changed": 3, "failed": 1}
+    assert [failure.days for failure in found.failures] == [Chunk(day(3), day(3))]
+
+
+def test_days_are_fetched_with_the_rest_of_their_batches() -> None:
+    """A range has the requested days and the other days of their batches; days of failed batches are not added."""
+    found = coverage(row(1, 0, 2), row(2, 3, 4), row(3, 5, 7, "failed"), row(4, 9, 10))
+    assert found.with_whole_batches([day(2), day(3), day(6)]) == (
+        Chunk(day(0), day(4)), Chunk(day(6), day(6)),
+    )  # fmt: skip
 
 
 def test_only_what_needs_nothing_is_whole() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from projects import change
 from shell import MPX, environment, mpx, one_error, words_of
-from support import ACCOUNT, export, query, simulator
+from support import ACCOUNT, export, held, query, simulator, truth
 
 from mixpanel_export import VerifyResult, Workspace, run_sync
 from mixpanel_export.simulator import Counting, Simulator
@@ -101,6 +101,37 @@ def test_json_has_the_whole_result(db: Path) -> None:
     assert printed["refetch_date_ranges"] == [[str(day(4)), str(day(4))]]
     assert {each["day"] for each in printed["differences"]} == {str(day(4))}
     assert list(printed["differences"][0]) == ["event", "day", "table_rows", "mixpanel_events", "explanation"]
+
+
+@pytest.mark.usefixtures("env")
+def test_changed_days_are_one_story(sim: Simulator, db: Path) -> None:
+    """`status`, `verify`, `doctor` and `retry` print the same command, and it restores the rows that were deleted."""
+    assert mpx("export", *RANGE, "--parallel", "--chunk-days", "4", "-q").exit_code == 0
+    change(db, MISSING)
+    table = json.loads(mpx("status", "--json").stdout)["tables"][0]
+    assert table["statuses"] == {"changed": 4, "complete": 6}
+    command = table["mismatches"][0]["command"]
+    assert f"--from {day(4)} --to {day(7)}" in command
+    assert json.loads(mpx("verify", *RANGE, "--json").stdout)["commands"] == [command]
+    findings = json.loads(mpx("doctor", "--offline", "--json").stdout)["findings"]
+    assert [each["advice"] for each in findings if each["state"] == "problem"] == [
+        f"run `{command}` to fetch these days again"
+    ]
+    for words in (["status"], ["verify", *RANGE], ["doctor", "--offline"], ["retry"]):
+        assert command in mpx(*words).output
+    assert mpx(*words_of(command)).exit_code == 0
+    assert held(db) == truth(sim, str(FIRST), str(LAST))
+    assert mpx("verify", *RANGE).exit_code == 0
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_rows_that_no_batch_has_need_advice(db: Path) -> None:
+    """An export is rejected as long as the table has these rows, so the command is that of `mpx doctor`."""
+    change(
+        db,
+        f"INSERT INTO events SELECT * REPLACE (NULL AS export_batch) FROM events WHERE event_time::DATE = '{day(4)}'",
+    )
+    assert json.loads(mpx("verify", *RANGE, "--json").stdout)["commands"] == [f"mpx doctor {db}"]
 
 
 @pytest.mark.usefixtures("exported_env")

@@ -153,10 +153,13 @@ async def test_events_that_exports_never_have_are_hidden(db: Path) -> None:
 
 
 async def test_days_over_30_days_old_may_differ(db: Path) -> None:
-    """Mixpanel changes old days; the difference is shown, but the day does not fail."""
+    """Mixpanel changes old days; the difference is shown, but the day fails only if the table was changed."""
     sim = await exported_project(db)
-    change(db, f"DELETE FROM events WHERE event_time::DATE IN ('{day(2)}', '{day(4)}')")
+    days, ledger = f"event_time::DATE IN ('{day(2)}', '{day(4)}')", "SELECT count(*) FROM events"
+    change(db, f"DELETE FROM events WHERE {days}")
     now = datetime.combine(day(2) + timedelta(days=31), datetime.min.time(), UTC)
+    assert list((await verified(sim, db, now=lambda: now)).failed_days) == [DAYS[2], DAYS[4]]
+    change(db, f'UPDATE _export_batches SET "rows" = ({ledger} WHERE export_batch = batch)')
     result = await verified(sim, db, now=lambda: now)
     assert list(result.failed_days) == [DAYS[4]]
     assert {each.day for each in result.differences if each.explanation == "old"} == {DAYS[2]}
