@@ -20,6 +20,9 @@ V = TypeVar("V")
 _INTERRUPT_INTERVAL = 0.02
 _MAX_TRIES = 50  # a call that has not started by then never will, because its wait for a thread was cancelled
 
+# Seconds. A Ctrl-C that arrives just before the event loop starts to wait does not wake it, so the loop wakes up regularly.
+_WAKE_INTERVAL = 0.2
+
 _CHANGE_INTERVAL = 0.1  # seconds between two checks for a change
 
 
@@ -156,7 +159,9 @@ async def _interrupt_when_cancelled(
     running: _Call[T], interrupt: Callable[[], None], finished: anyio.Event
 ) -> None:
     try:
-        await finished.wait()
+        while not finished.is_set():
+            with anyio.move_on_after(_WAKE_INTERVAL):
+                await finished.wait()
     except anyio.get_cancelled_exc_class():
         await running.wait_for_end(interrupt)
         raise
