@@ -2,19 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import date, timedelta
+from functools import partial
 
 from mixpanel_export._model import Batch, Chunk
-from mixpanel_export._planning.planner import (
-    Plan,
-    plan,
-)
+from mixpanel_export._planning.planner import Plan, plan
 
 DAY = timedelta(days=1)
-
-
 START = date(2024, 1, 1)
-
-
 NEVER = date(2999, 1, 1)
 
 
@@ -63,20 +57,21 @@ def fresh(
     ).chunks
 
 
-def resumed(
+def with_batches(
     *rows: Batch,
+    skip_complete: bool,
     first: int = 0,
     last: int = 29,
     chunk_days: int | None = None,
     workers: int = 10,
     requests: int | None = 50,
 ) -> Plan:
-    """Plan the days from *first* to *last* with trust in *rows*."""
+    """Plan the days from *first* to *last* of a table that has the batches *rows*."""
     return plan(
         day(first),
         day(last),
         batches=rows,
-        skip_complete=True,
+        skip_complete=skip_complete,
         chunk_days=chunk_days,
         workers=workers,
         requests=requests,
@@ -84,16 +79,5 @@ def resumed(
     )
 
 
-def appended(
-    *rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
-) -> Plan:
-    """Plan the days from *first* to *last*, whatever days *rows* have."""
-    return plan(
-        day(first),
-        day(last),
-        batches=rows,
-        skip_complete=False,
-        chunk_days=chunk_days,
-        workers=workers,
-        first_open_day=NEVER,
-    )
+resumed = partial(with_batches, skip_complete=True)
+appended = partial(with_batches, skip_complete=False)
